@@ -1,0 +1,1 @@
+"""The generator: trunk, conditioning, objective's ends, and the JEPA head."""

@@ -1,0 +1,135 @@
+"""The generator: objective's ends, conditioning and trunk joined into one network, and its two uses.
+
+Training calls `forward` and nothing else. Sampling asks for a `denoiser`, in which network and guidance are
+closed over. Analyses ask for `hidden` states and for `predict`, the data prediction with gradients.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import BeforeValidator, SerializeAsAny
+from torch import Tensor, nn
+
+from vidcomp.config import Settings
+from vidcomp.models.backbone import Backbone, BackboneConfig, Hidden
+from vidcomp.models.conditioning import Condition, ConditionEmbedding, ConditioningConfig
+from vidcomp.models.jepa import JepaConfig, JepaHead
+from vidcomp.objectives import base as objectives
+from vidcomp.seeding import Rng
+from vidcomp.types import Latents, LatentSpec, Losses, Prediction, State
+from vidcomp.world.factors import Factors
+
+
+class GeneratorConfig(Settings):
+    """What is needed, beside the tokenizer's spec and the dataset's factors, to build a generator."""
+
+    objective: Annotated[
+        SerializeAsAny[objectives.Config], BeforeValidator(objectives.OBJECTIVES.config)
+    ]
+    backbone: BackboneConfig = BackboneConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    jepa: JepaConfig | None = None
+
+    def build(self, spec: LatentSpec, factors: Factors) -> "Generator":
+        return Generator(self, spec, factors)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Conditions and their weights, which sum to 1. A term of weight 0 is never run."""
+
+    terms: tuple[tuple[Condition, float], ...]
+
+    @classmethod
+    def scaled(cls, condition: Condition, guidance_scale: float) -> "Guidance":
+        """Classifier-free guidance: ``scale`` of the condition, ``1 - scale`` of none (arXiv:2207.12598)."""
+        return cls(((condition, guidance_scale), (condition.null(), 1 - guidance_scale)))
+
+
+class Network(nn.Module):
+    """State and condition to the objective's output."""
+
+    def __init__(self, config: GeneratorConfig, spec: LatentSpec, factors: Factors) -> None:
+        super().__init__()
+        self.backbone = Backbone(config.backbone)
+        self.embedding = ConditionEmbedding(config.conditioning, factors, self.backbone.width)
+        self.objective = config.objective.build(spec, self.backbone.width)
+
+    def trunk(self, state: State, condition: Condition, *, layers: Sequence[int] = ()) -> Hidden:
+        vector = self.embedding(condition, state.level)
+        return self.backbone(self.objective.embed(state), vector, layers=layers)
+
+    def forward(self, state: State, condition: Condition) -> Float[Tensor, "b T H W o"]:
+        return self.objective.head(self.trunk(state, condition).out)
+
+
+class Generator(nn.Module):
+    """See the module's text."""
+
+    def __init__(self, config: GeneratorConfig, spec: LatentSpec, factors: Factors) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.network = Network(config, spec, factors)
+        depth, width, _ = config.backbone.dimensions
+        self.jepa = JepaHead(config.jepa, self.network, depth=depth, width=width) if config.jepa else None
+
+    @property
+    def objective(self) -> objectives.Objective:
+        return self.network.objective
+
+    def forward(self, clean: Latents, condition: Condition, rng: Rng) -> Losses:
+        """The loss of each clip of a batch of clean latents, whose conditions are complete."""
+        conditioning = self.config.conditioning
+        condition = condition.dropped(conditioning, rng).with_prefix(conditioning, clean.grid, rng)
+        corrupted = self.objective.corrupt(clean, condition.given_positions(clean.grid), rng.fold("corrupt"))
+        layers = self.jepa.layers if self.jepa else ()
+        hidden = self.network.trunk(corrupted.state, condition, layers=layers)
+        losses = self.objective.loss(self.objective.head(hidden.out), corrupted, rng.fold("loss"))
+        if self.jepa is None:
+            return losses
+        with torch.no_grad():
+            target = self.jepa.target.trunk(self.objective.clean(clean), condition, layers=layers)
+        return losses.plus(self.jepa.loss(hidden.layers, target.layers, corrupted.predict))
+
+    def after_step(self) -> None:
+        """After an optimiser step: the JEPA target follows."""
+        if self.jepa is not None:
+            self.jepa.update(self.network)
+
+    def denoiser(self, guidance: Guidance, *, temperature: float = 1.0):
+        """A function from a state (and randomness) to what should stand at each position."""
+        terms = [(condition, weight) for condition, weight in guidance.terms if weight != 0]
+        conditions = Condition.cat([condition for condition, _ in terms])
+        weights = [weight for _, weight in terms]
+
+        def denoise(state: State, rng: Rng) -> Prediction:
+            # All terms in one forward pass.
+            outs = self.network(repeated(state, len(terms)), conditions).chunk(len(terms))
+            return self.objective.read(outs, weights, state, temperature=temperature, rng=rng)
+
+        return denoise
+
+    def predict(self, state: State, condition: Condition) -> Float[Tensor, "b T H W *_"]:
+        """The objective's belief about the clean clip; differentiable."""
+        return self.objective.data_prediction(self.network(state, condition), state)
+
+    def hidden(
+        self, state: State, condition: Condition, layers: Sequence[int]
+    ) -> tuple[Float[Tensor, "b n c"], ...]:
+        """Hidden states after each of the 0-indexed `layers`; differentiable."""
+        return self.network.trunk(state, condition, layers=layers).layers
+
+
+def repeated(state: State, times: int) -> State:
+    """`state` stacked `times` times along the batch."""
+    if times == 1:
+        return state
+    codes = state.latents.codes
+    latents = Latents(
+        torch.cat([state.latents.values] * times), None if codes is None else torch.cat([codes] * times)
+    )
+    return State(latents, torch.cat([state.known] * times), torch.cat([state.level] * times))

@@ -1,0 +1,1 @@
+"""Family: every file but base.py is a probe, named after the file."""

@@ -1,0 +1,259 @@
+"""The trained judge: one small network for each factor, which reads it back from one frame.
+
+A temporal factor (motion) is read from two neighbouring frames, k-1 and k, as one image of six channels.
+A step of 1 to 1.6 pixels of 32 is enough: along the outline, the sign of the change and the side of the
+edge tell the direction together, so no wider window is needed.
+
+A judge fitted on clean clips misreads blurry ones, and differently so on each level: it fakes the very
+effect that is being looked for. So it is fitted on real clips and on their reconstructions by every
+tokenizer in use, a third of them blurred 3 x 3, with noise, and on **all** combinations: a set that lacks
+one is refused. Its accuracy on held-out clips of each source is stored beside the weights.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int64
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vidcomp.config import UserError
+from vidcomp.nn.classifier import Classifier
+from vidcomp.probes import base
+from vidcomp.probes.base import ClipSet, Progress, Score, proportion
+from vidcomp.seeding import Rng
+from vidcomp.types import Video, check_video
+from vidcomp.world.factors import Factors
+
+_BLURRED_SHARE = 1 / 3
+_CLIPS_AT_A_TIME = 64
+
+
+class Config(base.Config):
+    """`noise` is the largest standard deviation of the noise in training, of pixels in [-1, 1]."""
+
+    width: int = Field(16, ge=1)
+    steps: int = Field(400, ge=1)
+    batch_size: int = Field(96, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
+    noise: float = Field(0.1, ge=0)
+
+    def build(self, factors: Factors) -> "Judge":
+        return Judge(self, factors)
+
+
+class Judge(base.TrainedJudge):
+    """Reads every factor with a network of its own. `frame_size` is None until it is fitted."""
+
+    def __init__(self, config: Config, factors: Factors) -> None:
+        self.config = config
+        self.factors = factors
+        self.frame_size: tuple[int, int] | None = None  # height, width
+        self.accuracy: dict[str, dict[str, Score]] = {}
+        self.networks = nn.ModuleList(
+            Classifier(
+                6 if factor.temporal else 3, num_classes=len(factor.classes), width=config.width
+            )
+            for factor in factors.items
+        )
+
+    def fit(
+        self, sets: Mapping[str, ClipSet], *, seed: int, progress: Progress | None = None
+    ) -> None:
+        """Fresh weights, then the loop of `base.fit`: the same `seed` and `sets` give the same judge."""
+        self._refuse_unfit(sets)
+        self.frame_size = _frame_size(next(iter(sets.values())).video)
+        self.accuracy = {}
+        rng = Rng.make(seed, "probe weights", torch.zeros(1, dtype=torch.int64))
+        for factor, network in zip(self.factors.items, self.networks, strict=True):
+            assert isinstance(network, Classifier)
+            network.reset(rng.fold(factor.name))
+        self.networks.train()
+        base.fit(
+            self,
+            sets,
+            steps=self.config.steps,
+            batch_size=self.config.batch_size,
+            learning_rate=self.config.learning_rate,
+            seed=seed,
+            progress=progress,
+        )
+        self.networks.eval()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.networks.parameters()
+
+    def loss(self, sets: Mapping[str, ClipSet], rng: Rng) -> Float[Tensor, " b"]:
+        """Cross-entropy, summed over factors, of one pair of frames from each of `len(rng)` clips."""
+        shares = [rng[i :: len(sets)] for i in range(len(sets))]  # as many clips from each source
+        drawn = [
+            _draw_pairs(clips, share) for clips, share in zip(sets.values(), shares, strict=True)
+        ]
+        pairs = torch.cat([pair for pair, _ in drawn])  # b c 2 h w
+        classes = torch.cat([label for _, label in drawn])  # b f
+        pairs = self._augment(pairs, rng.fold("augment"))
+        which = rng.fold("which").integers(2, 1)[:, 0]
+        frames = pairs[torch.arange(len(pairs)), :, which]  # b c h w: a static factor sees either
+        losses = torch.zeros(len(pairs))
+        for f, (factor, network) in enumerate(zip(self.factors.items, self.networks, strict=True)):
+            logits = network(_as_image(pairs) if factor.temporal else frames)
+            losses = losses + F.cross_entropy(logits, classes[:, f], reduction="none")
+        return losses
+
+    @torch.no_grad()
+    def read(self, video: Video) -> Int64[Tensor, "b t f"]:
+        """The likeliest class of each factor in each frame; never `UNREADABLE`."""
+        check_video(video)
+        self._refuse_unreadable(video)
+        chunks = [self._read_chunk(chunk) for chunk in video.split(_CLIPS_AT_A_TIME)]
+        return torch.cat(chunks).to(video.device)
+
+    def check(self, sets: Mapping[str, ClipSet]) -> dict[str, dict[str, Score]]:
+        """Accuracy per frame by source and factor, ``blurred`` among the sources if ``real`` is."""
+        if "real" in sets:
+            real = sets["real"]
+            sets = {**sets, "blurred": ClipSet(_blur(real.video), real.classes)}
+        self.accuracy = {}
+        for source, clips in sets.items():
+            right = (self.read(clips.video) == clips.classes[:, None]).float().mean(1)  # b f
+            self.accuracy[source] = {
+                factor.name: proportion(right[:, f], chance=1 / len(factor.classes))
+                for f, factor in enumerate(self.factors.items)
+            }
+        return self.accuracy
+
+    def save(self, folder: Path) -> None:
+        """``weights.safetensors`` and ``probe.json``: complete or absent, never half."""
+        if self.frame_size is None:
+            raise UserError("this judge was not fitted; fit it before it is saved")
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(self.networks.state_dict(), partial / "weights.safetensors")
+        accuracy = {
+            source: {name: score._asdict() for name, score in scores.items()}
+            for source, scores in self.accuracy.items()
+        }
+        record = {
+            "config": self.config.model_dump(mode="json"),
+            "factors": self.factors.to_json(),
+            "frame_size": self.frame_size,
+            "accuracy": accuracy,
+        }
+        (partial / "probe.json").write_text(json.dumps(record, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The judge that `save` wrote."""
+        path = folder / "probe.json"
+        if not path.is_file():
+            raise UserError(
+                f"no fitted judge at {folder}: probe.json is missing; fit one and save it there"
+            )
+        record: dict[str, Any] = json.loads(path.read_text())
+        record["config"].pop("name")
+        judge = cls(Config.model_validate(record["config"]), Factors.from_json(record["factors"]))
+        height, width = record["frame_size"]
+        judge.frame_size = (height, width)
+        judge.accuracy = {
+            source: {name: Score(**score) for name, score in scores.items()}
+            for source, scores in record["accuracy"].items()
+        }
+        judge.networks.load_state_dict(load_file(folder / "weights.safetensors"))
+        judge.networks.eval()
+        return judge
+
+    def _read_chunk(self, video: Video) -> Int64[Tensor, "b t f"]:
+        frames = rearrange(video, "b c t h w -> (b t) c h w")
+        columns: list[Tensor] = []
+        for factor, network in zip(self.factors.items, self.networks, strict=True):
+            if factor.temporal:
+                pairs = rearrange(video.unfold(2, 2, 1), "b c t h w two -> (b t) c two h w")
+                verdicts = network(_as_image(pairs)).argmax(1).reshape(len(video), -1)  # b t-1
+                columns.append(torch.cat([verdicts[:, :1], verdicts], dim=1))  # b t
+            else:
+                columns.append(network(frames).argmax(1).reshape(len(video), -1))
+        return torch.stack(columns, dim=-1)
+
+    def _augment(self, pairs: Float[Tensor, "b c 2 h w"], rng: Rng) -> Float[Tensor, "b c 2 h w"]:
+        blurred = rng.fold("blurred").bernoulli(_BLURRED_SHARE, 1)[:, 0]
+        pairs = pairs.index_put((blurred,), _blur(pairs[blurred]))
+        sigma = self.config.noise * rng.fold("sigma").uniform(1, 1, 1, 1)
+        noise = (rng.fold("noise").uniform(*pairs.shape[1:]) - 0.5) * math.sqrt(12)  # variance 1
+        return pairs + sigma * noise
+
+    def _refuse_unfit(self, sets: Mapping[str, ClipSet]) -> None:
+        if not sets:
+            raise UserError("fitting a judge needs at least one set of clips, such as 'real'")
+        sizes = {_frame_size(clips.video) for clips in sets.values()}
+        if len(sizes) > 1:
+            raise UserError(f"one judge is fitted for one frame size, got {sorted(sizes)}")
+        for source, clips in sets.items():
+            check_video(clips.video)
+            self._refuse_one_frame(clips.video)
+            ids = self.factors.combination_ids(clips.classes).cpu()
+            missing = (
+                torch.ones(self.factors.num_combinations).index_fill(0, ids, 0).nonzero()[:, 0]
+            )
+            if len(missing):
+                example = self.factors.describe(self.factors.combinations()[missing[0]])
+                raise UserError(
+                    f"the set {source!r} lacks {len(missing)} of {self.factors.num_combinations} "
+                    f"combinations, such as '{example}'; a judge is fitted on all of them, held-out ones too"
+                )
+
+    def _refuse_unreadable(self, video: Video) -> None:
+        if self.frame_size is None:
+            raise UserError("this judge was not fitted; call fit(...) or load(folder) first")
+        if _frame_size(video) != self.frame_size:
+            fitted, given = (
+                "{} x {}".format(*size) for size in (self.frame_size, _frame_size(video))
+            )
+            raise UserError(
+                f"this judge was fitted for frames of {fitted} pixels, got {given}; fit one for this size"
+            )
+        self._refuse_one_frame(video)
+
+    def _refuse_one_frame(self, video: Video) -> None:
+        temporal = [factor.name for factor in self.factors.items if factor.temporal]
+        if temporal and video.shape[2] < 2:
+            raise UserError(
+                f"{', '.join(temporal)} is read from two neighbouring frames, the clips have one; "
+                "use clips of two frames or more, or drop the factor"
+            )
+
+
+def _draw_pairs(
+    clips: ClipSet, rng: Rng
+) -> tuple[Float[Tensor, "n c 2 h w"], Int64[Tensor, "n f"]]:
+    """Two neighbouring frames of a drawn clip for each stream of `rng`; one frame twice where t = 1."""
+    rows = rng.fold("clip").integers(len(clips.video), 1)[:, 0]
+    last = clips.video.shape[2] - 1
+    before = rng.fold("frame").integers(max(last, 1), 1)[:, 0]
+    after = (before + 1).clamp_max(last)
+    pairs = torch.stack([clips.video[rows, :, before], clips.video[rows, :, after]], dim=2)
+    return pairs, clips.classes[rows]
+
+
+def _as_image(pairs: Float[Tensor, "b c 2 h w"]) -> Float[Tensor, "b 2*c h w"]:
+    """Two frames as one image, the channels of the earlier one first."""
+    return rearrange(pairs, "b c two h w -> b (two c) h w")
+
+
+def _blur(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+    """The mean over 3 x 3 pixels; over fewer at the border."""
+    return F.avg_pool3d(video, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
+
+
+def _frame_size(video: Video) -> tuple[int, int]:
+    return video.shape[3], video.shape[4]

@@ -1,0 +1,1 @@
+"""Family: every file but base.py is a tokenizer, named after the file."""

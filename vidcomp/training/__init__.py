@@ -1,0 +1,1 @@
+"""The trainer, and the tasks that it trains."""

@@ -1,0 +1,96 @@
+"""Checkpoints: complete or absent, free of pickles that run code, and enough to go on bit for bit.
+
+``checkpoint-N`` is written under another name and renamed, N being the number of optimiser steps done:
+
+    model.safetensors   ema.safetensors   optimizer.pt (tensors only)   state.json
+
+No random state is in it, because there is none: draws are a pure function of the seed and the sample's
+index (see `vidcomp.seeding`).
+"""
+
+import copy
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vidcomp.runs import checkpoints
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Seconds are of training alone, summed over resumptions."""
+
+    step: int = 0
+    train_s: float = 0.0
+    wait_s: float = 0.0
+    skipped_steps: int = 0
+
+
+class Ema:
+    """An exponential moving average of a model's trained weights; what sampling uses.
+
+    Early on the average covers only what there is: the decay is at most (1 + n) / (10 + n).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages: list[Tensor] = []
+        weights: list[Tensor] = []
+        for ours, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            if theirs.requires_grad:
+                averages.append(ours)
+                weights.append(theirs.detach())
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore
+        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
+
+
+def save_checkpoint(
+    out: Path,
+    model: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    keep: int,
+) -> None:
+    """Write ``checkpoint-<step>`` and remove all but the newest `keep`."""
+    final = out / f"checkpoint-{progress.step}"
+    partial = out / f".partial-checkpoint-{progress.step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_weights(model, partial / "model.safetensors")
+    save_weights(ema.model, partial / "ema.safetensors")
+    torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+    (partial / "state.json").write_text(json.dumps(asdict(progress)))
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(partial, final)
+    for old in checkpoints(out)[:-keep]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put everything back as it was when `folder` was written."""
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    ema.model.load_state_dict(load_file(folder / "ema.safetensors"))
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    return Progress(**json.loads((folder / "state.json").read_text()))
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """All parameters and buffers of `model`, as safetensors."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, path)

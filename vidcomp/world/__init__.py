@@ -1,0 +1,1 @@
+"""What is shown: factors, motion, rendering and splits. Tensors only, no networks."""
