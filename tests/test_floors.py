@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models", "samplers", "probes"),
     ("runs",),
     ("pipeline",),
-    ("training", "report"),
+    ("training", "evaluation", "report"),
     ("study", "bench"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

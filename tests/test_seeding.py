@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vidcomp.seeding import Rng, permutation, stream_indices
+from vidcomp.seeding import Rng, initial_weights, permutation, stream_indices
 
 N = 20_000
 # The first outputs of SplitMix64 with seed 1234567, as published with its reference implementation.
@@ -71,6 +71,17 @@ def test_no_global_state_is_read_or_written() -> None:
     before = torch.get_rng_state()
     draws(streams())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    weights: list[torch.Tensor] = []
+    for seed in (3, 3, 4):
+        torch.rand(seed)
+        before = torch.get_rng_state()
+        with initial_weights(seed):
+            weights.append(torch.nn.Linear(4, 4).weight)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_bits_are_those_of_splitmix64() -> None:

@@ -3,7 +3,7 @@
     python tools/render.py configs/data/motion.yaml out=runs/data/motion
     python tools/render.py configs/data/motion.yaml data.render.seed=7 out=runs/data/motion-7
 
-Without out=DIR it goes where the config's dataset reads it. The same command goes on after an interruption.
+Without out=DIR it goes where the config reads it. After an interruption the same command goes on.
 """
 
 from vidcomp.cli import command

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -109,11 +109,11 @@ def stream_indices(seed: int, size: int, start: int, count: int) -> Int64[Tensor
 
 
 @contextlib.contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
+def initial_weights(seed: int) -> Generator[None, None, None]:
     """Modules built inside get the same weights for the same `seed`, whatever was drawn before.
 
-    torch's own initialisers draw from its global generator: this is the only place that seeds it, and it
-    puts the generator back.
+    torch's own initialisers draw from its global generator: this is the only place that seeds it,
+    and it puts the generator back.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

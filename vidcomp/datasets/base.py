@@ -1,19 +1,20 @@
-"""The contract of the family `datasets`: clips by index, their factors, and the truth beside the pixels.
+"""The contract of the family `datasets`: clips by index, their factors, and the truth beside the
+pixels.
 
-A variant is one file with a `Config` whose `build` gives a `Dataset`. Reading is by batch: a renderer
-is fast only in batches, and a file reader loops.
+A variant is one file with a `Config` whose `build` gives a `Dataset`. Reading is by batch: a
+renderer is fast only in batches, and a file reader loops.
 
-Any dataset can be stored in a folder, as lossless mp4 with its truth, and `DataConfig` says what a run
-trains on: a dataset, how it is split, and what to render if its folder has no dataset yet.
+Any dataset can be stored in a folder, as lossless mp4 with its truth, and `DataConfig` says what a
+run trains on: a dataset, how it is split, and what to render if its folder has no dataset yet.
 """
 
-import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
@@ -94,7 +95,7 @@ class Dataset(ABC):
 
 
 class DataConfig(Settings):
-    """What a run sees. `render`: what to store in the folder of `dataset` if nothing is there yet."""
+    """What a run sees. `render`: what to store in the folder of `dataset` if it is empty."""
 
     dataset: Annotated[SerializeAsAny[Config], BeforeValidator(DATASETS.config)]
     split: SplitConfig
@@ -143,9 +144,9 @@ def build(config: DataConfig) -> Data:
 def store(dataset: Dataset, folder: Path) -> None:
     """Write every clip losslessly, with its truth beside it, and the table.
 
-    Clip 12 is ``clips/000012.mp4`` and ``clips/000012.npz``. Clips that are there already are kept, since
-    the same index is the same clip: after an interruption, the same call goes on. A finished dataset is
-    left alone, and another dataset in that folder is an error.
+    Clip 12 is ``clips/000012.mp4`` and its truth file. Clips that are there already are kept, since
+    the same index is the same clip: after an interruption, the same call goes on. A finished
+    dataset is left alone, and another dataset in that folder is an error.
     """
     manifest = Manifest(
         num_clips=len(dataset),
@@ -161,8 +162,8 @@ def store(dataset: Dataset, folder: Path) -> None:
         raise UserError(f"{folder} holds clips that were not rendered; choose another folder")
     if found is not None and found.fingerprint != manifest.fingerprint:
         raise UserError(
-            f"{folder} holds another dataset ({found.fingerprint}, {found.num_clips} clips; this one is "
-            f"{manifest.fingerprint}, {manifest.num_clips} clips); choose another folder, or remove that one"
+            f"{folder} holds another dataset: {found.num_clips} clips ({found.fingerprint}), not "
+            f"{len(dataset)} ({manifest.fingerprint}); choose another folder, or remove that one"
         )
     if (folder / TABLE).exists():
         return
@@ -180,31 +181,33 @@ def store(dataset: Dataset, folder: Path) -> None:
     Table(dataset.factors, tuple(paths), dataset.classes(), torch.cat(values)).save(folder)
 
 
+def truth_path(clip: Path) -> Path:
+    """``x.truth.safetensors`` beside ``x.mp4``."""
+    return clip.with_suffix(".truth.safetensors")
+
+
 def _store_clip(clips: Clips, row: int, path: Path, fps: float) -> None:
     if path.exists():
         return
     if clips.truth is not None:  # first, so that a clip that is there has its truth
-        write_truth(path.with_suffix(".npz"), clips.truth, row)
+        write_truth(truth_path(path), clips.truth, row)
     write_video(path, clips.frames[row], fps=fps)
 
 
 def write_truth(path: Path, truth: Truth, row: int) -> None:
-    """One clip's truth, masks packed to bits."""
-    masks = truth.masks[row].numpy()
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        masks=np.packbits(masks),
-        shape=np.array(masks.shape),
-        positions_px=truth.positions_px[row].numpy(),
-    )
-    write_bytes(path, content.getvalue())
+    """One clip's truth, its masks packed to bits."""
+    bits = np.packbits(truth.masks[row].numpy(), axis=None)
+    tensors = {
+        "mask_bits": torch.from_numpy(bits),
+        "mask_shape": torch.tensor(truth.masks[row].shape),
+        "positions_px": truth.positions_px[row].contiguous(),
+    }
+    write_bytes(path, safetensors.torch.save(tensors))
 
 
 def read_truth(path: Path) -> Truth:
     """The inverse of `write_truth`, as a batch of one."""
-    with np.load(path) as stored:
-        shape = tuple(stored["shape"])
-        masks = np.unpackbits(stored["masks"], count=int(np.prod(shape))).reshape(1, *shape)
-        positions = stored["positions_px"][None]
-    return Truth(torch.from_numpy(masks.astype(bool)), torch.from_numpy(positions))
+    tensors = safetensors.torch.load(path.read_bytes())
+    t, h, w = tensors["mask_shape"].tolist()
+    masks = np.unpackbits(tensors["mask_bits"].numpy(), count=t * h * w).reshape(1, t, h, w)
+    return Truth(torch.from_numpy(masks.astype(bool)), tensors["positions_px"][None])

@@ -1,19 +1,19 @@
 """Clips from files: videos and images in any tree, with a factor table beside them.
 
-    runs/data/motion/   factors.csv   clips/000000.mp4   clips/000000.npz (truth, optional)   ...
+    runs/data/motion/   factors.csv   clips/000000.mp4   clips/000000.truth.safetensors (optional)
+    ...
 
-Each file is checked once, when it is first seen: every frame is decoded, and decord's random access is
-compared with PyAV's frames (`vidcomp.media.verify`). What was found is kept in ``.index.json`` and
-forgotten when a file's size or date changes. Files that decord gets wrong are read through PyAV.
+Each file is checked once, when it is first seen: every frame is decoded, and decord's random access
+is compared with PyAV's frames (`vidcomp.media.verify`). What was found is kept in ``.index.json``
+and forgotten when a file's size or date changes. Files that decord gets wrong are read through
+PyAV.
 
-Files in the tree that the table does not list are not part of the dataset. An image is a clip of one
-frame: nothing here asks.
+Files in the tree that the table does not list are not part of the dataset. An image is a clip of
+one frame: nothing here asks.
 """
 
 import hashlib
-import json
 import statistics
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,30 +23,21 @@ from jaxtyping import Int64, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from vidcomp.config import UserError
 from vidcomp.datasets import base
-from vidcomp.datasets.base import Clips, Truth, read_truth
-from vidcomp.media import (
-    SUFFIXES,
-    VideoInfo,
-    has_decord,
-    read_video,
-    verify,
-    write_bytes,
-)
+from vidcomp.datasets.base import Clips, Truth, read_truth, truth_path
+from vidcomp.media import SUFFIXES, VideoInfo, has_decord, index_files, read_video
 from vidcomp.world.table import TABLE, Manifest, Table
-
-INDEX = ".index.json"
 
 
 class Config(base.Config):
     """`num_frames`: the first so many of each file; None takes all, if all files agree.
 
-    `height`, `width`: None keeps the files' own; otherwise clips are resized with anti-aliasing until
-    they cover the frame, and the centre is taken. `temporal` names the factors that no single frame
-    shows; a rendered dataset says so itself. Up to `cache_gb` of decoded clips stay in memory.
+    `height`, `width`: None keeps the files' own; otherwise clips are resized with anti-aliasing
+    until they cover the frame, and the centre is taken. `temporal` names the factors that no single
+    frame shows; a rendered dataset says so itself. Up to `cache_gb` of decoded clips stay in
+    memory.
     """
 
     path: Path
@@ -77,7 +68,10 @@ class Dataset(base.Dataset):
         self.table = _load_table(config)
         self.factors = self.table.factors
         self.files = [config.path / path for path in self.table.paths]
-        self.index = _index(config.path, self.table.paths)
+        for path, file in zip(self.table.paths, self.files, strict=True):
+            if not file.is_file():
+                raise UserError(f"{config.path / TABLE} lists {path!r}, but there is no such file")
+        self.index = index_files(config.path, self.table.paths)
         infos = [self.index[path].info for path in self.table.paths]
         self.num_frames = config.num_frames or infos[0].num_frames
         self.height = config.height or infos[0].height
@@ -92,6 +86,9 @@ class Dataset(base.Dataset):
             num_cached, self.num_frames, self.height, self.width, 3, dtype=torch.uint8
         )  # the system gives the memory when a clip is written to it
         self._cached = torch.zeros(len(self), dtype=torch.bool)
+        # Positions and masks of resized clips would be wrong, so those have none.
+        self._has_truth = self._native and all(truth_path(file).is_file() for file in self.files)
+        self._truths: dict[int, Truth] = {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,16 +98,23 @@ class Dataset(base.Dataset):
 
     def clips(self, indices: Int64[Tensor, " b"]) -> Clips:
         self.check_indices(indices)
+        truth = None
+        if self._has_truth:
+            truths = [self._truth(i) for i in indices.tolist()]
+            truth = Truth(
+                masks=torch.cat([one.masks for one in truths]),
+                positions_px=torch.cat([one.positions_px for one in truths]),
+            )
         return Clips(
             frames=torch.stack([self._frames(i) for i in indices.tolist()]),
             classes=self.table.classes[indices],
             values=self.table.values[indices],
-            truth=self._truth(indices),
+            truth=truth,
         )
 
     @property
     def fingerprint(self) -> str:
-        """Of the table, the files' sizes in bytes, and how they are read; not of dates or places."""
+        """Of the table, the files' sizes in bytes, and how they are read; not of dates."""
         seen = hashlib.sha256((self.config.path / TABLE).read_bytes())
         seen.update(str([self.index[path].num_bytes for path in self.table.paths]).encode())
         seen.update(
@@ -131,16 +135,15 @@ class Dataset(base.Dataset):
             self._cached[i] = True
         return frames
 
-    def _truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
-        """From ``x.npz`` beside ``x.mp4``; None if any clip lacks it, or if clips are resized."""
-        paths = [self.files[i].with_suffix(".npz") for i in indices.tolist()]
-        if not self._native or not all(path.is_file() for path in paths):
-            return None
-        truths = [read_truth(path) for path in paths]
-        return Truth(
-            masks=torch.cat([truth.masks[:, : self.num_frames] for truth in truths]),
-            positions_px=torch.cat([truth.positions_px[:, : self.num_frames] for truth in truths]),
-        )
+    def _truth(self, i: int) -> Truth:
+        truth = self._truths.get(i)
+        if truth is None:
+            whole = read_truth(truth_path(self.files[i]))
+            t = self.num_frames
+            truth = Truth(whole.masks[:, :t], whole.positions_px[:, :t])
+            if i < len(self._cache):
+                self._truths[i] = truth
+        return truth
 
     def _check_sizes(self, infos: list[VideoInfo]) -> None:
         shortest = min(info.num_frames for info in infos)
@@ -150,12 +153,12 @@ class Dataset(base.Dataset):
             )
             if wrong_length:
                 raise UserError(
-                    f"{file} has {info.num_frames} frames, not {self.num_frames}; set num_frames to at most "
-                    f"{shortest} (the shortest file), and longer files give their first frames"
+                    f"{file} has {info.num_frames} frames, not {self.num_frames}; set num_frames "
+                    f"to {shortest} or fewer: every file then gives its first frames"
                 )
             if self._native and (info.height, info.width) != (self.height, self.width):
                 raise UserError(
-                    f"{file} is {info.height}x{info.width}, others are {self.height}x{self.width}; "
+                    f"{file} is {info.height}x{info.width}, not {self.height}x{self.width}; "
                     "set height and width, and all are resized"
                 )
 
@@ -192,8 +195,8 @@ def _load_table(config: Config) -> Table:
         if manifest is not None:
             done = sum(1 for _ in (folder / "clips").glob("*.mp4"))
             raise UserError(
-                f"{folder} holds {done} of {manifest.num_clips} clips: its render was interrupted; the same "
-                f"command goes on, such as: python tools/render.py CONFIG out={folder}"
+                f"{folder} holds {done} of {manifest.num_clips} clips, its render was interrupted; "
+                f"go on with the same command, such as: python tools/render.py CONFIG out={folder}"
             )
         clips = sorted(
             p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES
@@ -201,60 +204,8 @@ def _load_table(config: Config) -> Table:
         if not clips:
             raise UserError(f"{folder} has no clips ({', '.join(SUFFIXES)}) and no {TABLE}")
         raise UserError(
-            f"{folder} has {len(clips)} clips but no {TABLE}; write one whose first line is, for example, "
-            f"'path,shape,colour' and which has a line such as '{clips[0].as_posix()},circle,red' for each clip"
+            f"{folder} has {len(clips)} clips but no {TABLE}; write one, with a first line such as "
+            "'path,shape,colour' and for each clip a line such as "
+            f"'{clips[0].as_posix()},circle,red'"
         )
     return Table.load(folder, factors=manifest and manifest.factors, temporal=config.temporal)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A file that was checked, as it was then."""
-
-    num_bytes: int
-    mtime_ns: int
-    info: VideoInfo
-
-
-def _index(folder: Path, paths: tuple[str, ...]) -> dict[str, _Entry]:
-    """What each file holds; those that are new or have changed are decoded and checked now."""
-    known = _read_index(folder / INDEX)
-    index: dict[str, _Entry] = {}
-    stale: dict[str, tuple[int, int]] = {}
-    for path in paths:
-        if not (folder / path).is_file():
-            raise UserError(f"{folder / TABLE} lists {path!r}, but there is no such file")
-        stat = (folder / path).stat()
-        entry = known.get(path)
-        if entry is not None and (entry.num_bytes, entry.mtime_ns) == (
-            stat.st_size,
-            stat.st_mtime_ns,
-        ):
-            index[path] = entry
-        else:
-            stale[path] = (stat.st_size, stat.st_mtime_ns)
-    if stale:
-        try:
-            for path, (num_bytes, mtime_ns) in tqdm(
-                stale.items(), desc=f"check {folder}", unit="clip", delay=1, disable=None
-            ):
-                index[path] = _Entry(num_bytes, mtime_ns, verify(folder / path))
-        finally:  # what was checked need not be checked again
-            _write_index(folder / INDEX, index)
-    return index
-
-
-def _read_index(path: Path) -> dict[str, _Entry]:
-    try:
-        plain = json.loads(path.read_text())
-        return {key: _Entry(b, m, VideoInfo(**info)) for key, (b, m, info) in plain.items()}
-    except (OSError, ValueError, TypeError):
-        return {}  # absent, or of another version: it is made again
-
-
-def _write_index(path: Path, index: dict[str, _Entry]) -> None:
-    plain = {key: (e.num_bytes, e.mtime_ns, asdict(e.info)) for key, e in index.items()}
-    try:
-        write_bytes(path, json.dumps(plain).encode())
-    except PermissionError:
-        pass  # a folder that is not ours: checked again next time

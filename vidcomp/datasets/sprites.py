@@ -1,4 +1,5 @@
-"""Clips straight from the renderer: a sprite whose shape, colour, size and motion are chosen or drawn.
+"""Clips straight from the renderer: a sprite whose shape, colour, size and motion are chosen or
+drawn.
 
 Nothing is stored: clip i is drawn when it is asked for, from (seed, i) alone. So another seed is a
 disjoint set of the same world, as probes need, and more clips leave the first ones as they were.
@@ -20,7 +21,8 @@ from vidcomp.world.sprites import render
 
 
 class Config(base.Config):
-    """`factors` chooses and orders the controlled factors and their classes; the rest is drawn freely.
+    """`factors` chooses and orders the controlled factors and their classes; the rest is drawn
+    freely.
 
     The combinations are balanced: each run of n clips shows all n of them, in a drawn order.
     """

@@ -1,6 +1,7 @@
-"""Video files and grids of clips: everything between uint8 tensors and what a disk or a person holds."""
+"""Video files and grids of clips: from uint8 tensors to what a disk or a person holds, and back."""
 
 from vidcomp.media.grid import Cell, grid
+from vidcomp.media.index import index_files
 from vidcomp.media.video import (
     SUFFIXES,
     MediaError,
@@ -19,6 +20,7 @@ __all__ = [
     "VideoInfo",
     "grid",
     "has_decord",
+    "index_files",
     "read_video",
     "verify",
     "write_bytes",

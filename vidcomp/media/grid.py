@@ -1,7 +1,8 @@
 """Many clips as one: a grid with captions and coloured borders, for samples and reports.
 
-Clips are enlarged by whole pixels, so that what a model drew is what a person sees. A clip shorter than
-the longest holds its last frame. The result has an even height and width, as players' codecs want.
+Clips are enlarged by whole pixels, so that what a model drew is what a person sees. A clip shorter
+than the longest holds its last frame. The result has an even height and width, as players' codecs
+want.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ BORDER_PX = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One clip of a grid. `caption` stands below it, a line for each line of text, long ones wrapped."""
+    """One clip of a grid. `caption` stands below it, long lines wrapped."""
 
     frames: UInt8[Tensor, "t h w 3"]
     caption: str = ""
@@ -41,7 +42,7 @@ def grid(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> UInt8[Tensor, "t H W 3"]:
-    """The clips of `rows` side by side, `None` for an empty place, with labels to the left and on top."""
+    """The clips of `rows`, `None` for an empty place, with labels to the left and on top."""
     cells = [cell for row in rows for cell in row if cell is not None]
     sizes = {tuple(cell.frames.shape[1:]) for cell in cells}
     if len(sizes) != 1:

@@ -1,11 +1,13 @@
 """Video files: written whole or not at all, read by two decoders, checked before they are believed.
 
-Data is stored as lossless RGB H.264 (``libx264rgb``, crf 0): exact through both decoders, while the usual
-yuv420p would cost 30 to 38 dB before any model errs. People get yuv420p H.264, HTML pages VP9 in WebM.
+Data is stored as lossless RGB H.264 (``libx264rgb``, crf 0): exact through both decoders, while the
+usual yuv420p would cost 30 to 38 dB before any model errs. People get yuv420p H.264, HTML pages VP9
+in WebM.
 
-PyAV, read from the first frame to the last, is the reference. decord is used only where its wheel exists
-and only on files for which `verify` has seen that its random access is right: on open-GOP H.264 it gives
-other frames than asked for, in silence. An image file is, to FFmpeg and so to us, a video of one frame.
+PyAV, read from the first frame to the last, is the reference. decord is used only where its wheel
+exists and only on files for which `verify` has seen that its random access is right: on open-GOP
+H.264 it gives other frames than asked for, in silence. An image file is, to FFmpeg and so to us, a
+video of one frame.
 """
 
 import functools
@@ -78,7 +80,7 @@ class _Encoding:
 def _encoding(codec: Codec) -> _Encoding:
     match codec:
         case "lossless":
-            return _Encoding("mp4", "libx264rgb", "rgb24", {"crf": "0", "preset": "medium"})
+            return _Encoding("mp4", "libx264rgb", "rgb24", {"crf": "0", "preset": "veryfast"})
         case "h264":
             return _Encoding("mp4", "libx264", "yuv420p", {"crf": "16", "preset": "medium"})
         case "vp9":
@@ -87,7 +89,7 @@ def _encoding(codec: Codec) -> _Encoding:
 
 
 def write_video(path: Path, clip: Clip, *, fps: float, codec: Codec = "lossless") -> None:
-    """Encode `clip`; the file is complete or absent. `h264` and `vp9` need even heights and widths."""
+    """Encode `clip`; the file is complete or absent. `h264` and `vp9` need even sizes."""
     if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != torch.uint8 or not clip.numel():
         raise UserError(
             f"{path}: a clip is uint8 't h w 3', got {clip.dtype} of shape {tuple(clip.shape)}"
@@ -112,7 +114,7 @@ def write_video(path: Path, clip: Clip, *, fps: float, codec: Codec = "lossless"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is complete or absent, whenever the process dies and whoever else writes it."""
+    """Write a file that is complete or absent, whoever dies or writes it at the same time."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
@@ -144,8 +146,8 @@ def verify(path: Path) -> VideoInfo:
     num_frames, height, width, _ = clip.shape
     exact = False
     if has_decord():
-        # A single key frame leaves nothing to seek to, so three frames in a wild order are enough.
-        num_probes = min(num_frames, 3 if read.num_key_frames <= 1 else MAX_PROBES)
+        # A single key frame leaves nowhere to seek to, so two frames in any order are enough.
+        num_probes = min(num_frames, 2 if read.num_key_frames <= 1 else MAX_PROBES)
         asked = random.Random(num_frames).sample(range(num_frames), num_probes)
         try:
             exact = torch.equal(_read_decord(path, asked), clip[asked])

@@ -7,7 +7,7 @@ unconditional model that guidance needs; `drop_factor` drops each factor alone, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -49,33 +49,33 @@ class Condition:
     prefix_frames: Int64[Tensor, " b"]
 
     @classmethod
-    def of(cls, classes: Int64[Tensor, "b f"], values: Float[Tensor, "b f v"]) -> Self:
+    def of(cls, classes: Int64[Tensor, "b f"], values: Float[Tensor, "b f v"]) -> "Condition":
         """Every factor given, no prefix."""
         given = torch.ones_like(classes, dtype=torch.bool)
         return cls(classes, values, given, classes.new_zeros(len(classes)))
 
-    def keep(self, factors: Sequence[int]) -> Self:
+    def keep(self, factors: Sequence[int]) -> "Condition":
         """Only the factors in these columns. The prefix stays."""
         kept = torch.zeros_like(self.given)
         kept[:, list(factors)] = True
         return replace(self, given=self.given & kept)
 
-    def null(self) -> Self:
+    def null(self) -> "Condition":
         """No factor at all: the unconditional model. The prefix stays."""
         return self.keep(())
 
-    def dropped(self, config: ConditioningConfig, rng: Rng) -> Self:
+    def dropped(self, config: ConditioningConfig, rng: Rng) -> "Condition":
         """Factors dropped as in training."""
         joint = rng.fold("drop_joint").bernoulli(config.drop_joint, 1)
         each = rng.fold("drop_factor").bernoulli(config.drop_factor, self.classes.shape[1])
         return replace(self, given=self.given & ~joint & ~each)
 
-    def with_prefix(self, config: ConditioningConfig, grid: Grid, rng: Rng) -> Self:
+    def with_prefix(self, config: ConditioningConfig, grid: Grid, rng: Rng) -> "Condition":
         """Between 1 and T - 1 first frames given, to a share of the clips."""
         frames = (rng.fold("prefix length").uniform() * (grid.t - 1)).ceil().long()
         return replace(self, prefix_frames=frames * rng.fold("prefix").bernoulli(config.prefix))
 
-    def given_frames(self, frames: int) -> Self:
+    def given_frames(self, frames: int) -> "Condition":
         """The same number of first latent frames given to every clip."""
         return replace(self, prefix_frames=torch.full_like(self.prefix_frames, frames))
 
@@ -85,13 +85,13 @@ class Condition:
         given = time[None] < self.prefix_frames[:, None]  # b T
         return given[:, :, None, None].expand(-1, *grid)
 
-    def __getitem__(self, rows: "Tensor | slice") -> Self:
-        return type(self)(
+    def __getitem__(self, rows: "Tensor | slice") -> "Condition":
+        return Condition(
             self.classes[rows], self.values[rows], self.given[rows], self.prefix_frames[rows]
         )
 
-    def to(self, device: "torch.device | str") -> Self:
-        return type(self)(
+    def to(self, device: "torch.device | str") -> "Condition":
+        return Condition(
             self.classes.to(device),
             self.values.to(device),
             self.given.to(device),

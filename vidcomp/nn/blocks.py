@@ -24,15 +24,16 @@ class Attention(nn.Module):
         self.backend: AttentionBackend = backend
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
-        self.q_norm = nn.RMSNorm(width // heads)
-        self.k_norm = nn.RMSNorm(width // heads)
+        self.q_gain = nn.Parameter(torch.ones(width // heads))
+        self.k_gain = nn.Parameter(torch.ones(width // heads))
 
     def forward(
         self, x: Float[Tensor, "b n c"], angles: Float[Tensor, "n pairs"]
     ) -> Float[Tensor, "b n c"]:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        q = rotate(self.q_norm(q).to(v.dtype), angles)
-        k = rotate(self.k_norm(k).to(v.dtype), angles)
+        # The gains follow the dtype of autocast: torch's fused norm needs both alike.
+        q = rotate(F.rms_norm(q, q.shape[-1:], self.q_gain.to(q.dtype)), angles)
+        k = rotate(F.rms_norm(k, k.shape[-1:], self.k_gain.to(k.dtype)), angles)
         return self.out(rearrange(attend(q, k, v, backend=self.backend), "b h n d -> b n (h d)"))
 
 

@@ -1,8 +1,8 @@
 """A small image classifier: what a trained judge reads one factor with.
 
 Three convolutions with batch norm, a global max-pool, a linear layer. Both the batch norm and the
-max-pool matter: without them, 32-pixel shapes were not learned in 800 steps. The max-pool asks "is there a
-corner anywhere?", which is what tells a triangle from a circle wherever it stands.
+max-pool matter: without them, 32-pixel shapes were not learned in 800 steps. The max-pool asks "is
+there a corner anywhere?", which is what tells a triangle from a circle wherever it stands.
 
 Unusual: weights come from an `Rng`, so that a fitted judge is a pure function of its seed.
 """
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def reset(self, rng: Rng) -> None:
-        """Fresh weights, uniform with the variance of He et al. (arXiv:1502.01852), from the one stream of `rng`."""
+        """Fresh weights from the one stream of `rng`, with the variance of arXiv:1502.01852."""
         for name, weight in self.named_parameters():
             if weight.ndim > 1:
                 bound = math.sqrt(6 / weight[0].numel())

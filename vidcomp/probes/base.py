@@ -1,12 +1,12 @@
-"""The contract of the family `probes`: a question about clips, answered with n, an interval and a chance level.
+"""The contract of the family `probes`: questions about clips, answered with n, interval and chance.
 
-A probe looks at a `Subject`: sets of clips from several sources (real ones, their reconstructions, the
-samples of a generator), each clip with the combination that it shows or was asked to show. Because every
-probe answers for all sources, a generator's score never stands without its ceilings.
+A probe looks at a `Subject`: sets of clips from several sources (real ones, their reconstructions,
+the samples of a generator), each clip with the combination that it shows or was asked to show.
+Because every probe answers for all sources, a generator's score never stands without its ceilings.
 
 *Judges* are probes that read every factor in every frame: `factors` (trained networks) and `oracle`
-(closed form). They share the scoring in this file and differ only in `read`; `agreement` lets them judge
-each other. Whatever is trained is trained by the one loop here, `fit`.
+(closed form). They share the scoring in this file and differ only in `read`; `agreement` lets them
+judge each other. Whatever is trained is trained by the one loop here, `fit`.
 """
 
 import math
@@ -34,7 +34,7 @@ UNREADABLE = -1
 
 
 class Score(NamedTuple):
-    """A number with its 95 % interval, the count behind it, and what guessing would give (None if unknown)."""
+    """A number with its 95 % interval, the count behind it, and (if known) what guessing gives."""
 
     value: float
     low: float
@@ -63,7 +63,7 @@ class Subject:
 @dataclass(frozen=True)
 class Findings:
     """The answers. Keys are paths: ``samples/level-1/joint``, ``real/seen/factor/colour``,
-    ``samples/seen/frame/3``, ``reconstruction/seen/psnr_db``; `arrays` such as ``samples/verdicts``."""
+    ``samples/seen/frame/3``, ``reconstruction/seen/psnr_db``; of arrays ``samples/verdicts``."""
 
     scores: dict[str, Score] = field(default_factory=dict[str, Score])
     arrays: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -92,7 +92,7 @@ class Judge(Probe, ABC):
     def read(self, video: Video) -> Int64[Tensor, "b t f"]:
         """The class id of each factor in each frame, `UNREADABLE` where the judge cannot tell.
 
-        A temporal factor's verdict at frame k comes from frames k-1 and k; frame 0 has that of frame 1.
+        A temporal factor's verdict at frame k comes from frames k-1 and k; frame 0 has frame 1's.
         """
 
     def run(self, subject: Subject) -> Findings:
@@ -113,7 +113,7 @@ Progress = Callable[[int, float], None]
 
 
 class TrainedJudge(Judge, ABC):
-    """A judge that must be fitted before it reads. What it was fitted on is never what it scores."""
+    """A judge that must be fitted before it reads, on clips that it will not score."""
 
     @abstractmethod
     def fit(
@@ -123,7 +123,7 @@ class TrainedJudge(Judge, ABC):
 
     @abstractmethod
     def check(self, sets: Mapping[str, ClipSet]) -> dict[str, dict[str, Score]]:
-        """Accuracy per frame on held-out clips, by source and factor; `save` stores it with the weights."""
+        """Accuracy per frame on held-out clips, by source and factor; `save` stores it too."""
 
     @abstractmethod
     def save(self, folder: Path) -> None: ...
@@ -151,11 +151,12 @@ def fit(
     seed: int,
     progress: Progress | None = None,
 ) -> None:
-    """AdamW with a cosine to zero. A pure function of the weights at the start, `sets` and `seed`."""
+    """AdamW with a cosine to zero. A pure function of the starting weights, `sets` and `seed`."""
+    indices = torch.arange(batch_size, device=next(learner.parameters()).device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        rng = Rng.make(seed, "probe batch", torch.arange(batch_size), step=step)
+        rng = Rng.make(seed, "probe batch", indices, step=step)
         loss = learner.loss(sets, rng).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -181,7 +182,8 @@ def refuse_other_factors(fitted: Factors, asked: Factors) -> None:
     )
     same = " (the names agree, the numbers behind them do not)" if ours == theirs else ""
     raise UserError(
-        f"this judge reads [{ours}], the clips show [{theirs}]{same}; build or fit one for these factors"
+        f"this judge reads [{ours}], the clips show [{theirs}]{same}; "
+        "build or fit one for these factors"
     )
 
 
@@ -189,7 +191,7 @@ def score_verdicts(
     verdicts: Int64[Tensor, "b t f"], classes: Int64[Tensor, "b f"], factors: Factors
 ) -> dict[str, Score]:
     """``joint`` (all factors right in all frames), ``factor/<name>`` (right in all frames),
-    ``frame/<k>`` (all factors right in frame k), ``frames`` (the share of a clip's frames that are all right)."""
+    ``frame/<k>`` (all factors right in frame k), ``frames`` (a clip's share of such frames)."""
     right = verdicts == classes[:, None]  # b t f
     chances = [1 / size for size in factors.sizes]
     joint_chance = math.prod(chances)

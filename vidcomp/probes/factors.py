@@ -1,13 +1,13 @@
 """The trained judge: one small network for each factor, which reads it back from one frame.
 
-A temporal factor (motion) is read from two neighbouring frames, k-1 and k, as one image of six channels.
-A step of 1 to 1.6 pixels of 32 is enough: along the outline, the sign of the change and the side of the
-edge tell the direction together, so no wider window is needed.
+A temporal factor (motion) is read from two neighbouring frames, k-1 and k, as one image of six
+channels. A step of 1 to 1.6 pixels of 32 is enough: along the outline, the sign of the change and
+the side of the edge tell the direction together, so no wider window is needed.
 
-A judge fitted on clean clips misreads blurry ones, and differently so on each level: it fakes the very
-effect that is being looked for. So it is fitted on real clips and on their reconstructions by every
-tokenizer in use, a third of them blurred 3 x 3, with noise, and on **all** combinations: a set that lacks
-one is refused. Its accuracy on held-out clips of each source is stored beside the weights.
+A judge fitted on clean clips misreads blurry ones, and differently so on each level: it fakes the
+very effect that is being looked for. So it is fitted on real clips and on their reconstructions by
+every tokenizer in use, a third of them blurred 3 x 3, with noise, and on **all** combinations: a
+set that lacks one is refused. Its accuracy on held-out clips of each source is stored with it.
 """
 
 import json
@@ -32,6 +32,7 @@ from vidcomp.probes.base import ClipSet, Progress, Score, proportion
 from vidcomp.seeding import Rng
 from vidcomp.types import Video, check_video
 from vidcomp.world.factors import Factors
+from vidcomp.world.scenes import check_frames
 
 _BLURRED_SHARE = 1 / 3
 _CLIPS_AT_A_TIME = 64
@@ -68,10 +69,12 @@ class Judge(base.TrainedJudge):
     def fit(
         self, sets: Mapping[str, ClipSet], *, seed: int, progress: Progress | None = None
     ) -> None:
-        """Fresh weights, then the loop of `base.fit`: the same `seed` and `sets` give the same judge."""
+        """Fresh weights, then `base.fit`: the same `seed` and `sets` give the same judge."""
         self._refuse_unfit(sets)
-        self.frame_size = _frame_size(next(iter(sets.values())).video)
+        video = next(iter(sets.values())).video
+        self.frame_size = _frame_size(video)
         self.accuracy = {}
+        self.networks.to(video.device)
         rng = Rng.make(seed, "probe weights", torch.zeros(1, dtype=torch.int64))
         for factor, network in zip(self.factors.items, self.networks, strict=True):
             assert isinstance(network, Classifier)
@@ -92,7 +95,7 @@ class Judge(base.TrainedJudge):
         return self.networks.parameters()
 
     def loss(self, sets: Mapping[str, ClipSet], rng: Rng) -> Float[Tensor, " b"]:
-        """Cross-entropy, summed over factors, of one pair of frames from each of `len(rng)` clips."""
+        """Cross-entropy, summed over factors, of one pair of frames for each stream of `rng`."""
         shares = [rng[i :: len(sets)] for i in range(len(sets))]  # as many clips from each source
         drawn = [
             _draw_pairs(clips, share) for clips, share in zip(sets.values(), shares, strict=True)
@@ -102,7 +105,7 @@ class Judge(base.TrainedJudge):
         pairs = self._augment(pairs, rng.fold("augment"))
         which = rng.fold("which").integers(2, 1)[:, 0]
         frames = pairs[torch.arange(len(pairs)), :, which]  # b c h w: a static factor sees either
-        losses = torch.zeros(len(pairs))
+        losses = pairs.new_zeros(len(pairs))
         for f, (factor, network) in enumerate(zip(self.factors.items, self.networks, strict=True)):
             logits = network(_as_image(pairs) if factor.temporal else frames)
             losses = losses + F.cross_entropy(logits, classes[:, f], reduction="none")
@@ -113,8 +116,8 @@ class Judge(base.TrainedJudge):
         """The likeliest class of each factor in each frame; never `UNREADABLE`."""
         check_video(video)
         self._refuse_unreadable(video)
-        chunks = [self._read_chunk(chunk) for chunk in video.split(_CLIPS_AT_A_TIME)]
-        return torch.cat(chunks).to(video.device)
+        self.networks.to(video.device)
+        return torch.cat([self._read_chunk(c.float()) for c in video.split(_CLIPS_AT_A_TIME)])
 
     def check(self, sets: Mapping[str, ClipSet]) -> dict[str, dict[str, Score]]:
         """Accuracy per frame by source and factor, ``blurred`` among the sources if ``real`` is."""
@@ -134,6 +137,8 @@ class Judge(base.TrainedJudge):
         """``weights.safetensors`` and ``probe.json``: complete or absent, never half."""
         if self.frame_size is None:
             raise UserError("this judge was not fitted; fit it before it is saved")
+        if folder.exists() and not (folder / "probe.json").is_file():
+            raise UserError(f"{folder} exists and is not a judge's; save it in a folder of its own")
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -161,8 +166,7 @@ class Judge(base.TrainedJudge):
                 f"no fitted judge at {folder}: probe.json is missing; fit one and save it there"
             )
         record: dict[str, Any] = json.loads(path.read_text())
-        record["config"].pop("name")
-        judge = cls(Config.model_validate(record["config"]), Factors.from_json(record["factors"]))
+        judge = cls(base.PROBES.config(record["config"]), Factors.from_json(record["factors"]))
         height, width = record["frame_size"]
         judge.frame_size = (height, width)
         judge.accuracy = {
@@ -174,15 +178,17 @@ class Judge(base.TrainedJudge):
         return judge
 
     def _read_chunk(self, video: Video) -> Int64[Tensor, "b t f"]:
-        frames = rearrange(video, "b c t h w -> (b t) c h w")
+        num_frames = video.shape[2]
         columns: list[Tensor] = []
         for factor, network in zip(self.factors.items, self.networks, strict=True):
             if factor.temporal:
                 pairs = rearrange(video.unfold(2, 2, 1), "b c t h w two -> (b t) c two h w")
-                verdicts = network(_as_image(pairs)).argmax(1).reshape(len(video), -1)  # b t-1
+                verdicts = network(_as_image(pairs)).argmax(1)
+                verdicts = rearrange(verdicts, "(b t) -> b t", t=num_frames - 1)
                 columns.append(torch.cat([verdicts[:, :1], verdicts], dim=1))  # b t
             else:
-                columns.append(network(frames).argmax(1).reshape(len(video), -1))
+                verdicts = network(rearrange(video, "b c t h w -> (b t) c h w")).argmax(1)
+                columns.append(rearrange(verdicts, "(b t) -> b t", t=num_frames))
         return torch.stack(columns, dim=-1)
 
     def _augment(self, pairs: Float[Tensor, "b c 2 h w"], rng: Rng) -> Float[Tensor, "b c 2 h w"]:
@@ -200,43 +206,32 @@ class Judge(base.TrainedJudge):
             raise UserError(f"one judge is fitted for one frame size, got {sorted(sizes)}")
         for source, clips in sets.items():
             check_video(clips.video)
-            self._refuse_one_frame(clips.video)
-            ids = self.factors.combination_ids(clips.classes).cpu()
-            missing = (
-                torch.ones(self.factors.num_combinations).index_fill(0, ids, 0).nonzero()[:, 0]
-            )
-            if len(missing):
+            check_frames(self.factors, clips.video.shape[2])
+            ids = self.factors.combination_ids(clips.classes)
+            missing = sorted(set(range(self.factors.num_combinations)) - set(ids.tolist()))
+            if missing:
                 example = self.factors.describe(self.factors.combinations()[missing[0]])
                 raise UserError(
                     f"the set {source!r} lacks {len(missing)} of {self.factors.num_combinations} "
-                    f"combinations, such as '{example}'; a judge is fitted on all of them, held-out ones too"
+                    f"combinations, such as '{example}'; a judge is fitted on all of them"
                 )
 
     def _refuse_unreadable(self, video: Video) -> None:
         if self.frame_size is None:
             raise UserError("this judge was not fitted; call fit(...) or load(folder) first")
         if _frame_size(video) != self.frame_size:
-            fitted, given = (
-                "{} x {}".format(*size) for size in (self.frame_size, _frame_size(video))
-            )
+            (fitted_h, fitted_w), (h, w) = self.frame_size, _frame_size(video)
             raise UserError(
-                f"this judge was fitted for frames of {fitted} pixels, got {given}; fit one for this size"
+                f"this judge was fitted for frames of {fitted_h} x {fitted_w} pixels, got {h} x {w}; "
+                "fit one for this size"
             )
-        self._refuse_one_frame(video)
-
-    def _refuse_one_frame(self, video: Video) -> None:
-        temporal = [factor.name for factor in self.factors.items if factor.temporal]
-        if temporal and video.shape[2] < 2:
-            raise UserError(
-                f"{', '.join(temporal)} is read from two neighbouring frames, the clips have one; "
-                "use clips of two frames or more, or drop the factor"
-            )
+        check_frames(self.factors, video.shape[2])
 
 
 def _draw_pairs(
     clips: ClipSet, rng: Rng
 ) -> tuple[Float[Tensor, "n c 2 h w"], Int64[Tensor, "n f"]]:
-    """Two neighbouring frames of a drawn clip for each stream of `rng`; one frame twice where t = 1."""
+    """Two neighbouring frames of a drawn clip for each stream of `rng`; where t = 1, one twice."""
     rows = rng.fold("clip").integers(len(clips.video), 1)[:, 0]
     last = clips.video.shape[2] - 1
     before = rng.fold("frame").integers(max(last, 1), 1)[:, 0]

@@ -7,7 +7,7 @@ the objective's business; *which* positions, or how far along the path, is the s
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vidcomp.config import Family, Variant
 from vidcomp.schedules import Schedule
@@ -19,6 +19,7 @@ SAMPLERS = Family("vidcomp.samplers")
 Denoise = Callable[[State, Rng], Prediction]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Yields the state after every step; the last one is the sample."""
 

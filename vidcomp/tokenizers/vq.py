@@ -59,12 +59,12 @@ class Statistics:
         tickets: Float64[Tensor, " n"],
         codebook_size: int,
     ) -> "Statistics":
-        one_hot = F.one_hot(codes, codebook_size).to(features)  # n k
-        padding = max(codebook_size - len(features), 0)
-        winners = tickets.topk(min(codebook_size, len(features))).indices
+        num_features, channels = features.shape
+        padding = max(codebook_size - num_features, 0)
+        winners = tickets.topk(min(codebook_size, num_features)).indices
         return Statistics(
-            counts=one_hot.sum(0),
-            sums=one_hot.T @ features,
+            counts=codes.bincount(minlength=codebook_size).to(features),
+            sums=features.new_zeros(codebook_size, channels).index_add(0, codes, features),
             candidates=F.pad(features[winners], (0, 0, 0, padding)),
             tickets=F.pad(tickets[winners], (0, padding), value=-1.0),
         )

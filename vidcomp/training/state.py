@@ -9,6 +9,7 @@ index (see `vidcomp.seeding`).
 """
 
 import copy
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vidcomp.runs import checkpoints
@@ -72,7 +73,9 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     save_weights(model, partial / "model.safetensors")
     save_weights(ema.model, partial / "ema.safetensors")
-    torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    (partial / "optimizer.pt").write_bytes(buffer.getvalue())
     (partial / "state.json").write_text(json.dumps(asdict(progress)))
     if final.exists():
         shutil.rmtree(final)
@@ -92,5 +95,8 @@ def load_checkpoint(
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """All parameters and buffers of `model`, as safetensors."""
-    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, path)
+    """All parameters and buffers of `model`, as safetensors.
+
+    Through bytes, because on a full disk only Python's own writing raises an `OSError` that says so.
+    """
+    path.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}))

@@ -6,7 +6,6 @@ yet, a tokenizer that is not trained yet), trains, and leaves a run folder.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from accelerate import PartialState
@@ -106,7 +105,7 @@ class VideoBatch:
 
     frames: Frames
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "VideoBatch":
         return type(self)(self.frames.to(device, non_blocking=True))
 
 
@@ -169,7 +168,7 @@ class LatentBatch:
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "LatentBatch":
         return type(self)(self.content.to(device), self.classes.to(device), self.values.to(device))
 
 

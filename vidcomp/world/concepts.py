@@ -1,10 +1,10 @@
 """The concepts that this world knows: every class of every factor, with its numbers.
 
-A config chooses and orders them: ``factors: {shape: [circle, triangle], colour: [red, blue]}``. What a
-config does not control is drawn at random over its natural range (`vidcomp.world.scenes`).
+A config chooses and orders them: ``factors: {shape: [circle, triangle], colour: [red, blue]}``.
+What a config does not control is drawn at random over its natural range (`vidcomp.world.scenes`).
 
-Red and blue are those of the first paper's Shapes2D (arXiv:2510.03075): a prototype RGB, and a box of
-half-width 0.1 around it. Lengths are fractions of the frame's shorter side.
+Red and blue are those of the first paper's Shapes2D (arXiv:2510.03075): a prototype RGB, and a box
+of half-width 0.1 around it. Lengths are fractions of the frame's shorter side.
 """
 
 from collections.abc import Mapping, Sequence

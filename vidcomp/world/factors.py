@@ -1,9 +1,10 @@
-"""Factors: the named concepts that a clip combines, their classes, and the continuous values inside a class.
+"""Factors: the named concepts that a clip combines, their classes, and the continuous values inside
+a class.
 
-A factor has classes (``colour``: red, blue). A class has a prototype value (an RGB) and a spread: the
-half-width of the box around the prototype that values are drawn from, as in the first paper's Shapes2D
-(arXiv:2510.03075, section 1.2 of its data), where colour and size vary continuously inside a class.
-A factor whose classes have no number behind them (``shape``) has values of dimension 0.
+A factor has classes (``colour``: red, blue). A class has a prototype value (an RGB) and a spread:
+the half-width of the box around the prototype that values are drawn from, as in the first paper's
+Shapes2D (arXiv:2510.03075, section 1.2 of its data), where colour and size vary continuously inside
+a class. A factor whose classes have no number behind them (``shape``) has values of dimension 0.
 
 `temporal` factors (motion) can only be read from neighbouring frames, never from one frame.
 """
@@ -12,6 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,7 +24,7 @@ from vidcomp.config import UserError, nearest
 
 @dataclass(frozen=True)
 class FactorClass:
-    """One class of a factor. `prototype` and `spread` have the same length (0 if there is no number)."""
+    """One class. `prototype` and `spread` have the same length, 0 if there is no number."""
 
     name: str
     prototype: tuple[float, ...] = ()
@@ -50,7 +52,8 @@ class Factor:
         """The id of a class by name; raises, naming the legal ones."""
         if class_name not in self.class_names:
             raise UserError(
-                f"factor {self.name!r} has no class {class_name!r}; {nearest(class_name, self.class_names)}"
+                f"factor {self.name!r} has no class {class_name!r}; "
+                f"{nearest(class_name, self.class_names)}"
             )
         return self.class_names.index(class_name)
 
@@ -75,7 +78,7 @@ class Factors:
 
     @property
     def value_size(self) -> int:
-        """`v`: the largest number of components of a factor's value; shorter ones are padded with 0."""
+        """`v`: the most numbers that any factor's value has; shorter ones are padded with 0."""
         return max((f.value_size for f in self.items), default=0)
 
     @property
@@ -83,7 +86,7 @@ class Factors:
         return math.prod(self.sizes)
 
     def combinations(self) -> Int64[Tensor, "n f"]:
-        """Class ids of every combination, the last factor fastest; row `i` has combination id `i`."""
+        """Class ids of all combinations, the last factor fastest; row `i` is combination id `i`."""
         rows = list(itertools.product(*(range(size) for size in self.sizes)))
         return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), len(self))
 
@@ -95,7 +98,7 @@ class Factors:
         return ids
 
     def prototypes(self, classes: Int64[Tensor, "b f"]) -> Float[Tensor, "b f v"]:
-        """The prototype values of `classes`: what a generator is asked for when only names are given."""
+        """The prototypes of `classes`: what a generator is asked for when only names are given."""
         return self._values([[c.prototype for c in f.classes] for f in self.items], classes)
 
     def spreads(self, classes: Int64[Tensor, "b f"]) -> Float[Tensor, "b f v"]:
@@ -113,7 +116,7 @@ class Factors:
         return table.to(classes.device)[rows, classes]
 
     def parse(self, named: Sequence[Mapping[str, str]]) -> Int64[Tensor, "b f"]:
-        """Class ids from names: ``[{"shape": "circle", "colour": "red"}, ...]``. Every factor is needed."""
+        """Class ids from ``[{"shape": "circle", "colour": "red"}, ...]``; every factor is needed."""
         rows: list[list[int]] = []
         for entry in named:
             for key in entry:
@@ -146,14 +149,12 @@ class Factors:
         ]
 
     @classmethod
-    def from_json(cls, items: list[dict[str, object]]) -> "Factors":
+    def from_json(cls, items: list[dict[str, Any]]) -> "Factors":
         """The inverse of `to_json`."""
         factors: list[Factor] = []
         for item in items:
             classes: list[FactorClass] = []
-            for c in item["classes"]:  # pyright: ignore
-                classes.append(FactorClass(c["name"], tuple(c["prototype"]), tuple(c["spread"])))  # pyright: ignore
-            factors.append(
-                Factor(str(item["name"]), tuple(classes), str(item["unit"]), bool(item["temporal"]))
-            )
+            for c in item["classes"]:
+                classes.append(FactorClass(c["name"], tuple(c["prototype"]), tuple(c["spread"])))
+            factors.append(Factor(item["name"], tuple(classes), item["unit"], item["temporal"]))
         return cls(tuple(factors))

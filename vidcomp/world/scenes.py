@@ -4,8 +4,8 @@ A controlled factor is drawn inside its class's box, everything else over its na
 sprite never leaves the frame. Every draw is a pure function of (seed, index), so clip i is the same
 whoever asks, in whatever batch.
 
-Unusual: travel and start depend on the radius but never on the shape, although some shapes would have
-more room: otherwise speed and place would tell the shape.
+Unusual: travel and start depend on the radius but never on the shape, although some shapes would
+have more room: otherwise speed and place would tell the shape.
 """
 
 import math
@@ -21,7 +21,7 @@ from vidcomp.world.factors import Factors
 from vidcomp.world.sprites import EXTENT, Scene
 
 RADIUS = (0.20, 0.25)
-"""The sprite's radius where size is not a factor; smaller ones are hard to tell apart at 32 pixels."""
+"""The radius where size is not a factor; smaller shapes are hard to tell apart at 32 pixels."""
 
 TRAVEL = (0.25, 0.40)
 """How far the sprite moves over the clip, as a fraction of the frame's shorter side."""
@@ -33,7 +33,7 @@ NUISANCE_SHAPES = ("circle", "square", "triangle")
 def combinations_of(
     factors: Factors, indices: Int64[Tensor, " b"], *, seed: int
 ) -> Int64[Tensor, "b f"]:
-    """Class ids of the clips `indices`: each run of n clips shows the n combinations in a drawn order."""
+    """Class ids by clip: each run of n clips shows the n combinations in a drawn order."""
     n = factors.num_combinations
     blocks, inverse = torch.unique(indices // n, return_inverse=True)
     slots = blocks[:, None] * n + torch.arange(n)
@@ -105,7 +105,7 @@ def _path(
     height: int,
     width: int,
 ) -> Float[Tensor, "b t 2"]:
-    """Straight and steady; the start is uniform over the places from which the sprite stays in the frame."""
+    """Straight and steady; the start is uniform where the sprite stays in the frame."""
     frame = torch.tensor([width, height]) / min(height, width)  # x, y
     reach = EXTENT * radius
     longest = (1 - 2 * reach).clamp_max(TRAVEL[1])

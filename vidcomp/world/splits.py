@@ -1,9 +1,9 @@
 """Splits: which combinations a generator may train on, and how far the others are from them.
 
 Level = the number of factors that must change to reach the nearest training combination
-(arXiv:2510.03075, section 3): level 0 is called "seen", then "level-1", "level-2", ...
-A split has a hash, which every run records, and `refuse_held_out`, through which every training batch of
-a generator goes: leaking a held-out combination is impossible, not just unlikely.
+(arXiv:2510.03075, section 3): level 0 is called "seen", then "level-1", "level-2", ... A split has
+a hash, which every run records, and `refuse_held_out`, through which every training batch of a
+generator goes: leaking a held-out combination is impossible, not just unlikely.
 """
 
 import hashlib
@@ -26,8 +26,9 @@ LEVEL_COLOURS = ("tab:blue", "hotpink", "tab:red", "darkred")
 class SplitConfig(Settings):
     """How combinations are held out.
 
-    rule=base_novel: each factor has novel classes; a combination with more than `max_novel` of them is
-    held out. Three bits with `max_novel: 1` give the paper's {000, 100, 010, 001} / {011, 101, 110} / {111}.
+    rule=base_novel: each factor has novel classes; a combination with more than `max_novel` of them
+    is held out. Three bits with `max_novel: 1` give the paper's levels: {000, 100, 010, 001} seen,
+    {011, 101, 110} level-1, {111} level-2.
     rule=explicit: `train` lists the training combinations, each a mapping factor: class.
     """
 
@@ -47,7 +48,7 @@ class SplitConfig(Settings):
         return self
 
     def build(self, factors: Factors) -> "Split":
-        """The split of `factors`; raises UserError if a name is unknown or nothing is left to train on."""
+        """The split; raises UserError if a name is unknown or nothing is left to train on."""
         combinations = factors.combinations()
         if self.rule == "explicit":
             trained = torch.zeros(len(combinations), dtype=torch.bool)
@@ -84,7 +85,7 @@ class Split:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def combination_levels(self) -> Int64[Tensor, " n"]:
-        """The level of every combination id: the Hamming distance to the nearest training combination."""
+        """Of every combination id: the Hamming distance to the nearest training combination."""
         combinations = self.factors.combinations()
         seen = combinations[torch.tensor(self.trained)]
         return (combinations[:, None] != seen[None]).sum(-1).amin(1)
@@ -113,13 +114,13 @@ class Split:
         return combinations[torch.arange(num_clips) % len(combinations)]
 
     def refuse_held_out(self, classes: Int64[Tensor, "b f"]) -> None:
-        """Raise UserError if any row is a held-out combination. Every generator's training batch passes here."""
+        """Raise UserError if any row is held out. Every training batch of a generator passes here."""
         held_out = ~self.seen(classes)
         if held_out.any():
             example = self.factors.describe(classes[held_out][0])
             raise UserError(
-                f"{int(held_out.sum())} of {len(classes)} training clips show held-out combinations, such as "
-                f"'{example}' (split {self.digest}); a generator trains on seen combinations only: "
+                f"{int(held_out.sum())} of {len(classes)} training clips show held-out combinations, "
+                f"such as '{example}' (split {self.digest}); a generator trains on seen combinations only: "
                 "set combinations=seen, or change the split"
             )
 

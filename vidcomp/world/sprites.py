@@ -1,9 +1,9 @@
 """The renderer: one flat, anti-aliased sprite on a dark ground, from signed distances.
 
-Every pixel evaluates the signed distance d to the shape's outline, and its coverage is
-``clamp(0.5 - d, 0, 1)`` with d in pixels: a ramp one pixel wide, whose integral is the shape's area.
-Tensors only, any device, a pure function of the scene; only elementwise operations, so that a clip has
-the same pixels in any batch.
+Every pixel evaluates the signed distance d to the shape's outline, and its coverage is ``clamp(0.5
+- d, 0, 1)`` with d in pixels: a ramp one pixel wide, whose integral is the shape's area. Tensors
+only, any device, a pure function of the scene; only elementwise operations, so that a clip has the
+same pixels in any batch.
 
 Shapes, in units of the radius: all fit in a circle of `EXTENT`. Shape 0 is a disc of radius 1.
 """
@@ -37,7 +37,7 @@ _CROSS_HALF_LENGTH = math.sqrt(EXTENT**2 - _CROSS_HALF_WIDTH**2)
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be seen. Lengths are fractions of the frame's shorter side, x to the right, y down."""
+    """What is to be seen. Lengths are fractions of the frame's shorter side; y points down."""
 
     centres: Float[Tensor, "b t 2"]
     radius: Float[Tensor, " b"]
@@ -60,7 +60,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Clips and what is true of them. Positions: the centre of pixel (row i, column j) is x = j, y = i."""
+    """Clips and their truth. The centre of pixel (row i, column j) has the position x = j, y = i."""
 
     frames: Frames
     masks: Bool[Tensor, "b t h w"]
@@ -132,7 +132,7 @@ def signed_distance(
 
 
 def _star(x: Float[Tensor, "*n"], y: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Five points, one up. All ten edges are one line, once the angle is folded into a tenth of a turn."""
+    """Five points, one up. Folding the angle into a tenth of a turn makes its ten edges one line."""
     tenth = math.pi / 5
     rho = torch.hypot(x, y)
     from_tip = torch.atan2(x, -y).abs() % (2 * tenth)  # the tip that points up is at 0

@@ -1,11 +1,11 @@
 """A dataset's table on disk: which file shows what, for rendered clips and for anybody's own.
 
-``factors.csv`` has a line for each clip: its `path`, a class name for each factor, and where a factor
-has numbers, the clip's own in ``colour.0``, ``colour.1``, ... A rendered dataset also has
+``factors.csv`` has a line for each clip: its `path`, a class name for each factor, and where a
+factor has numbers, the clip's own in ``colour.0``, ``colour.1``, ... A rendered dataset also has
 ``dataset.json``, which says what the factors are; without it they are read off the table.
 
-Unusual: ``dataset.json`` is written before the first clip and ``factors.csv`` after the last one, so a
-folder with the first and not the second is an interrupted render.
+Unusual: ``dataset.json`` is written before the first clip and ``factors.csv`` after the last one,
+so a folder with the first and not the second is an interrupted render.
 """
 
 import csv
@@ -52,7 +52,7 @@ class Manifest:
             return None
         try:
             plain = json.loads(path.read_text())
-            return cls(**{**plain, "factors": Factors.from_json(plain["factors"])})
+            return cls(factors=Factors.from_json(plain.pop("factors")), **plain)
         except (ValueError, KeyError, TypeError):
             raise MediaError(f"{path} is damaged; remove it and render the dataset again") from None
 
@@ -100,7 +100,8 @@ class Table:
             for i, name in enumerate(rows.columns[factor.name]):
                 if name not in ids:
                     raise UserError(
-                        f"{rows.path}, line {i + 2}: {factor.name} is {name!r}; {nearest(name, ids)}"
+                        f"{rows.path}: the {factor.name} of {rows.columns['path'][i]} is {name!r}; "
+                        f"{nearest(name, ids)}"
                     )
                 classes[i, f] = ids[name]
             for k in range(factor.value_size):
@@ -156,7 +157,7 @@ class _Rows:
 
 
 def _infer(rows: _Rows, temporal: Sequence[str]) -> Factors:
-    """Classes in alphabetical order; prototype = mean, spread = half the range of a class's numbers."""
+    """Classes in alphabetical order; prototype = mean, spread = half the range of their numbers."""
     names = [c for c in rows.columns if c != "path" and "." not in c]
     for name in temporal:
         if name not in names:
