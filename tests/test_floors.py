@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models", "samplers", "probes"),
     ("runs",),
     ("pipeline",),
-    ("training", "evaluation", "report"),
+    ("training", "evaluation", "report", "jobs"),
     ("study", "bench"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

@@ -1,11 +1,11 @@
-"""Score a generator's run (RUN/scores.json), or fit the judge that scores (verb fit, with a probe's YAML).
+"""Score a generator's run (RUN/scores.json), or, with the verb fit, fit the judge that scores.
 
 examples:
   python tools/probe.py fit configs/probes/motion.yaml out=runs/probe
   python tools/probe.py runs/smoke probe=runs/probe
 
-Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside its
-ceilings: the same judge on real clips and on their reconstructions.
+Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside
+its ceilings: the same judge on real clips and on their reconstructions.
 """
 
 from vidcomp.cli import command

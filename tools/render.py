@@ -18,8 +18,9 @@ def main(verb: str, config: str, overrides: list[str]) -> None:
     folder = root.out or root.data.folder
     if root.data.render is None or folder is None:
         raise UserError(f"{config} has no data.render; configs/data/motion.yaml is an example")
-    store(root.data.render.build(), folder)
-    print(f"{len(root.data.render.build())} clips in {folder}")
+    dataset = root.data.render.build()
+    store(dataset, folder)
+    print(f"{len(dataset)} clips in {folder}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Sample a generator's run: every level of its split, to lossless clips and grid.mp4 in RUN/samples.
+"""Sample a generator's run: each level of its split, as lossless clips and grid.mp4 in RUN/samples.
 
 examples:
   python tools/sample.py runs/smoke
-  python tools/sample.py runs/smoke clips_per_level=16 guidance_scale=3 sampler.name=euler sampler.num_steps=50
+  python tools/sample.py runs/smoke clips_per_level=16 guidance_scale=3 sampler.num_steps=8
 
 Keys are those of `sampling` in the run's config.
 """

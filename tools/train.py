@@ -1,4 +1,4 @@
-"""Train a tokenizer or a generator, whichever CONFIG describes; the same command again goes on where it stopped.
+"""Train a tokenizer or a generator, whichever CONFIG describes; run it again to go on.
 
 examples:
   python tools/train.py configs/generators/smoke.yaml
@@ -11,12 +11,14 @@ from vidcomp.cli import command
 
 
 def main(verb: str, config: str, overrides: list[str]) -> None:
+    from accelerate import PartialState
+
     from vidcomp.runs import load_run
     from vidcomp.training.tasks import train
 
     run, out = load_run(config, overrides)
-    folder = train(run, out)
-    print(f"run folder: {folder}")
+    train(run, out)
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

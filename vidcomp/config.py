@@ -111,22 +111,22 @@ class RootSettings(Settings):
     """The root of a YAML file."""
 
     @classmethod
-    def load(cls: type[Root], path: str | Path, overrides: Iterable[str] = ()) -> Root:
-        """Read `path`, apply ``key=value`` `overrides`, check. Raises UserError in one line."""
+    def load(cls: type[Root], path: str | Path | None, overrides: Iterable[str] = ()) -> Root:
+        """Read `path` (None: no file), apply ``key=value`` `overrides`, check. Raises UserError in one line."""
         raw = read_yaml(path, overrides)
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            raise UserError(f"{path}: {explain(error)}") from None
+            raise UserError(f"{path or 'command line'}: {explain(error)}") from None
 
     def save(self, path: Path) -> None:
         """Write the resolved config as YAML."""
         OmegaConf.save(OmegaConf.create(self.model_dump(mode="json")), path)
 
 
-def read_yaml(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def read_yaml(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The plain content of a YAML file, its ``extends`` merged beneath and `overrides` on top."""
-    merged = _read_extended(Path(path))
+    merged = OmegaConf.create({}) if path is None else _read_extended(Path(path))
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key:

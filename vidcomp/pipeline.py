@@ -6,30 +6,32 @@
 A pipeline needs only run folders: a generator's, and the tokenizer's that it was trained on.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
-from safetensors.torch import load_file
+from pydantic import ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
-from vidcomp.config import UserError
+from vidcomp.config import Settings, UserError, explain
 from vidcomp.datasets.base import Dataset
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator, Guidance
 from vidcomp.runs import (
-    GeneratorRun,
     Run,
     SamplingConfig,
     TokenizerRun,
+    load_generator,
     load_run,
+    load_tokenizer,
     newest_checkpoint,
-    weights_digest,
+    read_environment,
+    refuse_changed_tokenizer,
+    require_run,
 )
 from vidcomp.samplers import base as samplers
 from vidcomp.samplers import euler, unmask
@@ -41,6 +43,7 @@ from vidcomp.world.factors import Factors
 from vidcomp.world.splits import Split
 
 Named = Mapping[str, str]
+Chosen = TypeVar("Chosen", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ class ClipFormat:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "ClipFormat":
-        return cls(**{**content, "factors": Factors.from_json(content["factors"])})
+        numbers = {name: content[name] for name in ("num_frames", "height", "width", "fps")}
+        return cls(**numbers, factors=Factors.from_json(content["factors"]))
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A trained tokenizer and, unless the run is a tokenizer's own, a generator over its latents."""
+    """A trained tokenizer and, unless the run is a tokenizer's own, a generator of its latents."""
 
     run: Run
     format: ClipFormat
@@ -87,20 +91,21 @@ class Pipeline:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None) -> "Pipeline":
-        """The newest EMA weights in a run folder. Raises UserError if something is missing or does not match."""
+        """The newest EMA weights in a run folder. Raises UserError if something is missing or does
+        not match."""
         folder = Path(folder)
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder} is not a run folder (no config.yaml); train one with tools/train.py")
-        run, _ = load_run(folder / "config.yaml")
+        require_run(folder)
         newest_checkpoint(folder)
-        known = json.loads((folder / "environment.json").read_text())
+        run, _ = load_run(folder / "config.yaml")
+        known = read_environment(folder)
         clip_format = ClipFormat.from_json(known["clips"])
         split = run.data.split.build(clip_format.factors)
         if isinstance(run, TokenizerRun):
             tokenizer, generator = load_tokenizer(folder), None
         else:
-            tokenizer = load_tokenizer(Path(known["tokenizer"]["folder"]))
-            refuse_changed_tokenizer(run, Path(known["tokenizer"]["folder"]), known["tokenizer"]["digest"])
+            tokenizer_folder = Path(known["tokenizer"]["folder"])
+            tokenizer = load_tokenizer(tokenizer_folder)
+            refuse_changed_tokenizer(run, tokenizer_folder, known["tokenizer"]["digest"])
             generator = load_generator(run, folder, tokenizer.spec, clip_format.factors)
             generator.to(default_device(device))
         tokenizer.to(default_device(device))
@@ -121,26 +126,26 @@ class Pipeline:
         num_steps: int | None = None,
         prefix: Video | None = None,
     ) -> Video:
-        """One clip for each condition, in [-1, 1]. What is not given is as the run's `sampling` says.
+        """One clip for each condition, in [-1, 1]. Settings that are not given are the run's own.
 
         A condition is a mapping of every factor to a class name, several of them, or a `Condition`.
         `prefix`: first frames to continue, ``b 3 t' h w`` with t' a legal length of the tokenizer.
         """
         if self.generator is None or isinstance(self.run, TokenizerRun):
-            raise UserError(f"run {self.run.name!r} is a tokenizer's; it can reconstruct, not generate")
+            raise UserError(
+                f"run {self.run.name!r} is a tokenizer's; it can reconstruct, not generate"
+            )
         if not isinstance(condition, Condition):
             named = [condition] if isinstance(condition, Mapping) else condition
             condition = self.condition(self.format.factors.parse(named))
         changed = {"guidance_scale": guidance_scale, "temperature": temperature}
-        sampling = self.run.sampling.model_copy(update={k: v for k, v in changed.items() if v is not None})
-        index = torch.arange(len(condition.classes))
         return sample_clips(
             self.generator,
             self.tokenizer,
             condition,
             self.format.size,
-            sampling,
-            Rng.make(seed, "sample", index),
+            changed_settings(self.run.sampling, changed),
+            Rng.make(seed, "sample", torch.arange(len(condition.classes))),
             num_steps=num_steps,
             prefix=prefix,
         )
@@ -171,18 +176,20 @@ def sample_clips(
     prefix: Video | None = None,
     progress: str = "",
 ) -> Video:
-    """Clips on the CPU, sampled in batches of ``sampling.batch_size``; the draws of clip i are ``rng[i]``'s.
+    """Clips on the CPU, made in batches of ``sampling.batch_size``; clip i draws from ``rng[i]``.
 
     `progress` is the label of a progress bar over batches; none is shown without it.
     """
+    if prefix is not None and len(prefix) != len(rng):
+        raise UserError(f"{len(rng)} conditions need as many prefixes, got {len(prefix)}")
     device = tokenizer.latent_mean.device
     schedule = generator.objective.schedule
     config = sampling.sampler or default_sampler(schedule)
-    sampler = (config if num_steps is None else config.model_copy(update={"num_steps": num_steps})).build(schedule)
+    sampler = changed_settings(config, {"num_steps": num_steps}).build(schedule)
     grid = tokenizer.spec.grid(*size)
     videos: list[Video] = []
     batches = torch.arange(len(rng)).split(sampling.batch_size)
-    for rows in tqdm(batches, desc=progress, unit="batch", disable=not progress):
+    for rows in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
         part = condition[rows].to(device)
         draws = Rng(rng.keys[rows].to(device))
         known, given_frames = blank(tokenizer.spec, grid, len(rows), device), 0
@@ -194,10 +201,8 @@ def sample_clips(
         denoise = generator.denoiser(
             Guidance.scaled(part, sampling.guidance_scale), temperature=sampling.temperature
         )
-        state = start
-        for state in sampler(denoise, start, draws.fold("steps")):
-            pass
-        latents = state.latents
+        *_, last = sampler(denoise, start, draws.fold("steps"))
+        latents = last.latents
         if latents.codes is not None:
             latents = tokenizer.lookup(latents.codes)
         videos.append(tokenizer.decode(latents).cpu())
@@ -211,57 +216,40 @@ def default_sampler(schedule: Schedule) -> samplers.Config:
     return unmask.Config() if isinstance(schedule, MaskSchedule) else euler.Config()
 
 
+def changed_settings(settings: Chosen, changed: Mapping[str, Any]) -> Chosen:
+    """`settings` with those of `changed` that are not None, checked as a YAML's are."""
+    given = {key: value for key, value in changed.items() if value is not None}
+    kept = {name: getattr(settings, name) for name in type(settings).model_fields}
+    try:
+        return type(settings).model_validate({**kept, **given})
+    except ValidationError as error:
+        raise UserError(f"sampling: {explain(error)}") from None
+
+
 def blank(spec: LatentSpec, grid: Grid, num_clips: int, device: torch.device) -> Latents:
     """Latents of which nothing is known yet."""
     values = torch.zeros(num_clips, *grid, spec.channels, device=device)
     codes = None
     if spec.codebook_sizes is not None:
-        codes = torch.zeros(num_clips, *grid, len(spec.codebook_sizes), dtype=torch.int64, device=device)
+        codes = torch.zeros(
+            num_clips, *grid, len(spec.codebook_sizes), dtype=torch.int64, device=device
+        )
     return Latents(values, codes)
 
 
 def pasted(onto: Latents, prefix: Latents) -> Latents:
-    """`onto` with its first frames replaced. Raises UserError if the prefix leaves nothing to generate."""
+    """`onto` with its first frames replaced. Raises UserError if nothing is left to generate."""
     t = prefix.grid.t
     if t >= onto.grid.t or prefix.grid[1:] != onto.grid[1:]:
         raise UserError(
-            f"a prefix of {tuple(prefix.grid)} latents (frames, height, width) must have the same height and "
-            f"width as the clip's {tuple(onto.grid)}, and fewer frames"
+            f"a prefix of {tuple(prefix.grid)} latents (frames, height, width) must have the "
+            f"height and width of the clip's {tuple(onto.grid)}, and fewer frames"
         )
     values = torch.cat([prefix.values, onto.values[:, t:]], dim=1)
     codes = None
     if onto.codes is not None and prefix.codes is not None:
         codes = torch.cat([prefix.codes, onto.codes[:, t:]], dim=1)
     return Latents(values, codes)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a run folder with its EMA weights, frozen. Raises UserError if there is none."""
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"no tokenizer in {folder} (no config.yaml there); train it again, or restore the folder")
-    run, _ = load_run(folder / "config.yaml")
-    if not isinstance(run, TokenizerRun):
-        raise UserError(f"{folder} is the run of a generator, not of a tokenizer")
-    tokenizer = run.tokenizer.build()
-    tokenizer.load_state_dict(load_file(newest_checkpoint(folder) / "ema.safetensors"))
-    return tokenizer.requires_grad_(False).eval()
-
-
-def refuse_changed_tokenizer(run: GeneratorRun, folder: Path, digest: str) -> None:
-    """Raise UserError if the tokenizer in `folder` is not the one that a generator was trained on."""
-    if weights_digest(folder) != digest:
-        raise UserError(
-            f"the tokenizer in {folder} has weights {weights_digest(folder)}, but generator {run.name!r} was "
-            f"trained on {digest}; restore those weights, or train the generator again in another folder"
-        )
-
-
-def load_generator(run: GeneratorRun, folder: Path, spec: LatentSpec, factors: Factors) -> Generator:
-    """A generator with its EMA weights, frozen, and without its JEPA head: sampling has no use for it."""
-    generator = run.generator.model_copy(update={"jepa": None}).build(spec, factors)
-    weights = load_file(newest_checkpoint(folder) / "ema.safetensors")
-    generator.load_state_dict({k: v for k, v in weights.items() if not k.startswith("jepa.")})
-    return generator.requires_grad_(False).eval()
 
 
 def default_device(device: str | None) -> str:

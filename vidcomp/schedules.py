@@ -11,20 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+MaskKind = Literal["cosine", "arccos", "linear", "square"]
+
 
 @dataclass(frozen=True)
 class MaskSchedule:
     """How many positions are masked at a level (arXiv:2202.04200, section 3.3)."""
 
-    kind: Literal["cosine", "arccos", "linear", "square"] = "cosine"
+    kind: MaskKind = "cosine"
 
     def share(self, level: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The masked share: 1 at level 0, 0 at level 1, falling in between."""
+        """The masked share: exactly 1 at level 0 and 0 at level 1, falling in between."""
         match self.kind:
             case "cosine":
                 return torch.cos(level * (math.pi / 2)).clamp_min(0)
             case "arccos":
-                return torch.arccos(level) * (2 / math.pi)
+                return torch.arccos(level) / (math.pi / 2)
             case "linear":
                 return 1 - level
             case "square":
@@ -32,7 +34,9 @@ class MaskSchedule:
 
 
 class PathPoint(NamedTuple):
-    """x = alpha * data + sigma * noise at one level, and how both coefficients change with the level."""
+    """x = alpha * data + sigma * noise at one level, and how both coefficients change with the
+    level.
+    """
 
     alpha: Float[Tensor, "..."]
     sigma: Float[Tensor, "..."]

@@ -29,11 +29,12 @@ def test_the_first_block_in_time_is_frame_0_alone() -> None:
 
 
 def test_a_block_equals_three_dimensional_convolutions() -> None:
-    """Spatial (1, 3, 3), SiLU, then (3, 1, 1) with the first latent repeated in front."""
+    """RMS norm, (1, 3, 3), SiLU, then (3, 1, 1) with the first latent repeated in front."""
     block = CausalBlock(6)
     x = Rng.make(0, "x", torch.arange(2)).normal(4, 3, 5, 6)
     volume = rearrange(x, "b T H W c -> b c T H W")
-    y = F.conv3d(volume, block.space.weight[:, :, None], block.space.bias, padding=(0, 1, 1))
+    normed = volume / volume.square().mean(1, keepdim=True).sqrt()
+    y = F.conv3d(normed, block.space.weight[:, :, None], block.space.bias, padding=(0, 1, 1))
     y = F.pad(F.silu(y), (0, 0, 0, 0, 2, 0), mode="replicate")
     kernel = rearrange(block.time.weight, "o (k i) -> o i k 1 1", k=3)
     expected = volume + F.conv3d(y, kernel, block.time.bias)

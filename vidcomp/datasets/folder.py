@@ -14,6 +14,7 @@ one frame: nothing here asks.
 
 import hashlib
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,8 @@ from torch.nn import functional as F
 from vidcomp.config import UserError
 from vidcomp.datasets import base
 from vidcomp.datasets.base import Clips, Truth, read_truth, truth_path
-from vidcomp.media import SUFFIXES, VideoInfo, has_decord, index_files, read_video
+from vidcomp.media import READERS, SUFFIXES, VideoInfo, has_decord, index_files, read_video
+from vidcomp.types import Frames
 from vidcomp.world.table import TABLE, Manifest, Table
 
 
@@ -41,12 +43,12 @@ class Config(base.Config):
     """
 
     path: Path
-    num_frames: int | None = Field(None, ge=1)
-    height: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=1)
+    num_frames: int | None = Field(default=None, ge=1)
+    height: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1)
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     temporal: tuple[str, ...] = ()
-    cache_gb: float = Field(1.0, ge=0)
+    cache_gb: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _both_sides_or_none(self) -> "Config":
@@ -106,7 +108,7 @@ class Dataset(base.Dataset):
                 positions_px=torch.cat([one.positions_px for one in truths]),
             )
         return Clips(
-            frames=torch.stack([self._frames(i) for i in indices.tolist()]),
+            frames=self._frames(indices),
             classes=self.table.classes[indices],
             values=self.table.values[indices],
             truth=truth,
@@ -122,7 +124,13 @@ class Dataset(base.Dataset):
         )
         return seen.hexdigest()[:12]
 
-    def _frames(self, i: int) -> UInt8[Tensor, "t h w 3"]:
+    def _frames(self, indices: Int64[Tensor, " b"]) -> Frames:
+        if self._cached[indices].all():
+            return self._cache[indices]
+        with ThreadPoolExecutor(READERS) as pool:
+            return torch.stack(list(pool.map(self._read, indices.tolist())))
+
+    def _read(self, i: int) -> UInt8[Tensor, "t h w 3"]:
         if self._cached[i]:
             return self._cache[i]
         exact = self.index[self.table.paths[i]].info.decord_is_exact

@@ -27,12 +27,12 @@ class Config(base.Config):
     The combinations are balanced: each run of n clips shows all n of them, in a drawn order.
     """
 
-    num_clips: int = Field(4000, ge=1)
+    num_clips: int = Field(default=4000, ge=1)
     seed: int = 0
-    num_frames: int = Field(9, ge=1)
-    height: int = Field(32, ge=8)
-    width: int = Field(32, ge=8)
-    fps: float = Field(8.0, gt=0)
+    num_frames: int = Field(default=9, ge=1)
+    height: int = Field(default=32, ge=8)
+    width: int = Field(default=32, ge=8)
+    fps: float = Field(default=8.0, gt=0)
     factors: dict[str, tuple[str, ...]]
 
     @model_validator(mode="after")

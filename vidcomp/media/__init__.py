@@ -1,7 +1,7 @@
 """Video files and grids of clips: from uint8 tensors to what a disk or a person holds, and back."""
 
 from vidcomp.media.grid import Cell, grid
-from vidcomp.media.index import index_files
+from vidcomp.media.index import READERS, index_files
 from vidcomp.media.video import (
     SUFFIXES,
     MediaError,
@@ -14,6 +14,7 @@ from vidcomp.media.video import (
 )
 
 __all__ = [
+    "READERS",
     "SUFFIXES",
     "Cell",
     "MediaError",

@@ -146,12 +146,14 @@ def verify(path: Path) -> VideoInfo:
     num_frames, height, width, _ = clip.shape
     exact = False
     if has_decord():
-        # A single key frame leaves nowhere to seek to, so two frames in any order are enough.
-        num_probes = min(num_frames, 2 if read.num_key_frames <= 1 else MAX_PROBES)
-        asked = random.Random(num_frames).sample(range(num_frames), num_probes)
+        if read.num_key_frames <= 1:  # nowhere to seek to: two frames are enough
+            asked = [num_frames // 2, num_frames - 1]
+        else:
+            count = min(num_frames, MAX_PROBES)
+            asked = random.Random(num_frames).sample(range(num_frames), count)
         try:
             exact = torch.equal(_read_decord(path, asked), clip[asked])
-        except MediaError:  # PyAV can read it, decord cannot: an image, AV1
+        except MediaError:  # only PyAV can read it: an image, AV1, a width of 8, 16 or 24 pixels
             exact = False
     return VideoInfo(num_frames, height, width, read.fps, exact)
 

@@ -1,7 +1,8 @@
 """The trunk that every objective shares: a spatiotemporal transformer on the latent grid.
 
-It knows nothing of masks, noise or codes: hidden vectors in, hidden vectors out, modulated by one condition
-vector a clip. Positions are rotary in time, height and width, so any grid can be asked for.
+It knows nothing of masks, noise or codes: hidden vectors in, hidden vectors out, modulated by one
+condition vector a clip. Positions are rotary in time, height and width, so any grid can be asked
+for.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from vidcomp.nn.embeddings import Rotary3d
 from vidcomp.types import Grid
 
 SIZES = {"tiny": (4, 192, 6), "small": (12, 384, 6), "base": (12, 768, 12), "large": (24, 1024, 16)}
-"""Depth, width and heads of each size; small, base and large are DiT's S, B and L (arXiv:2212.09748, Table 1)."""
+"""Depth, width and heads; all but tiny are DiT's S, B and L (arXiv:2212.09748, Table 1)."""
 
 
 class BackboneConfig(Settings):
@@ -91,12 +92,12 @@ class Backbone(nn.Module):
     ) -> Hidden:
         """`layers`: 0-indexed blocks whose output to return as well, in the order of depth."""
         grid = Grid(*hidden.shape[1:4])
-        angles = self.rotary.angles(grid, hidden.device)
+        turns = self.rotary.turns(grid, hidden.device)
         condition = F.silu(condition)
         x = rearrange(hidden, "b T H W c -> b (T H W) c")
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            x = block(x, condition, angles, grid)
+            x = block(x, condition, turns, grid)
             if i in layers:
                 kept.append(x)
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)

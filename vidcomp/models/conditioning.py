@@ -1,8 +1,9 @@
 """Conditions: what a clip should show, which of it is given, and how the network is told.
 
-Two rates of dropping, never one: `drop_joint` drops all factors of a clip at once, which teaches the
-unconditional model that guidance needs; `drop_factor` drops each factor alone, which is the first paper's
-*incomplete conditioning* (arXiv:2510.03075, section 4.3 there). A dropped factor becomes a learned null.
+Two rates of dropping, never one: `drop_joint` drops all factors of a clip at once, which teaches
+the unconditional model that guidance needs; `drop_factor` drops each factor alone, which is the
+first paper's *incomplete conditioning* (arXiv:2510.03075, section 4.3 there). A dropped factor
+becomes a learned null.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from vidcomp.config import Settings, UserError
+from vidcomp.config import Settings, UserError, nearest
 from vidcomp.nn.embeddings import FourierEmbedding
 from vidcomp.seeding import Rng
 from vidcomp.types import Grid
@@ -24,10 +25,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConditioningConfig(Settings):
-    """`encode`: by factor name, ``class`` (the default: a table) or ``exact`` (its continuous value).
+    """`encode`: by factor name, ``class`` (the default: a table) or ``exact`` (its continuous
+    value).
 
-    `prefix`: the share of training clips whose first latent frames are given, so that the model learns to
-    continue clips.
+    `prefix`: the share of training clips whose first latent frames are given, so that the model
+    learns to continue clips.
     """
 
     encode: dict[str, Literal["class", "exact"]] = {}
@@ -110,15 +112,19 @@ class Condition:
 
 
 class ConditionEmbedding(nn.Module):
-    """One vector a clip: the sum of an embedding of each factor and of the level (adaLN's input)."""
+    """One vector a clip, adaLN's input: the sum of embeddings of each factor and of the level."""
 
     def __init__(self, config: ConditioningConfig, factors: Factors, width: int) -> None:
         super().__init__()
         for name, encoding in config.encode.items():
             if name not in factors.names:
-                raise UserError(f"conditioning.encode names no factor {name!r}; legal: {', '.join(factors.names)}")
+                raise UserError(
+                    f"conditioning.encode: no factor {name!r}; {nearest(name, factors.names)}"
+                )
             if encoding == "exact" and factors.items[factors.names.index(name)].value_size == 0:
-                raise UserError(f"conditioning.encode: factor {name!r} has no continuous value; use 'class'")
+                raise UserError(
+                    f"conditioning.encode: factor {name!r} has no continuous value; use 'class'"
+                )
         self.factors = factors
         self.exact = [config.encode.get(f.name, "class") == "exact" for f in factors.items]
         self.of_factor = nn.ModuleList(

@@ -1,10 +1,11 @@
-"""The generator: objective's ends, conditioning and trunk joined into one network, and its two uses.
+"""The generator: objective's ends, conditioning and trunk joined into one network, and its uses.
 
-Training calls `forward` and nothing else. Sampling asks for a `denoiser`, in which network and guidance are
-closed over. Analyses ask for `hidden` states and for `predict`, the data prediction with gradients.
+Training calls `forward` and nothing else. Sampling asks for a `denoiser`, in which network and
+guidance are closed over. Analyses ask for `hidden` states and for `predict`, the data prediction
+with gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor, nn
 
-from vidcomp.config import Settings
+from vidcomp.config import Settings, UserError
 from vidcomp.models.backbone import Backbone, BackboneConfig, Hidden
 from vidcomp.models.conditioning import Condition, ConditionEmbedding, ConditioningConfig
 from vidcomp.models.jepa import JepaConfig, JepaHead
@@ -24,7 +25,7 @@ from vidcomp.world.factors import Factors
 
 
 class GeneratorConfig(Settings):
-    """What is needed, beside the tokenizer's spec and the dataset's factors, to build a generator."""
+    """What a generator is, beside the tokenizer's spec and the dataset's factors."""
 
     objective: Annotated[
         SerializeAsAny[objectives.Config], BeforeValidator(objectives.OBJECTIVES.config)
@@ -45,7 +46,9 @@ class Guidance:
 
     @classmethod
     def scaled(cls, condition: Condition, guidance_scale: float) -> "Guidance":
-        """Classifier-free guidance: ``scale`` of the condition, ``1 - scale`` of none (arXiv:2207.12598)."""
+        """Classifier-free guidance: `guidance_scale` of the condition, the rest to 1 of none
+        (arXiv:2207.12598).
+        """
         return cls(((condition, guidance_scale), (condition.null(), 1 - guidance_scale)))
 
 
@@ -75,7 +78,9 @@ class Generator(nn.Module):
         self.spec = spec
         self.network = Network(config, spec, factors)
         depth, width, _ = config.backbone.dimensions
-        self.jepa = JepaHead(config.jepa, self.network, depth=depth, width=width) if config.jepa else None
+        self.jepa = (
+            JepaHead(config.jepa, self.network, depth=depth, width=width) if config.jepa else None
+        )
 
     @property
     def objective(self) -> objectives.Objective:
@@ -85,14 +90,18 @@ class Generator(nn.Module):
         """The loss of each clip of a batch of clean latents, whose conditions are complete."""
         conditioning = self.config.conditioning
         condition = condition.dropped(conditioning, rng).with_prefix(conditioning, clean.grid, rng)
-        corrupted = self.objective.corrupt(clean, condition.given_positions(clean.grid), rng.fold("corrupt"))
+        corrupted = self.objective.corrupt(
+            clean, condition.given_positions(clean.grid), rng.fold("corrupt")
+        )
         layers = self.jepa.layers if self.jepa else ()
         hidden = self.network.trunk(corrupted.state, condition, layers=layers)
         losses = self.objective.loss(self.objective.head(hidden.out), corrupted, rng.fold("loss"))
         if self.jepa is None:
             return losses
+        teacher = self.jepa.target
+        assert isinstance(teacher, Network)
         with torch.no_grad():
-            target = self.jepa.target.trunk(self.objective.clean(clean), condition, layers=layers)
+            target = teacher.trunk(self.objective.clean(clean), condition, layers=layers)
         return losses.plus(self.jepa.loss(hidden.layers, target.layers, corrupted.predict))
 
     def after_step(self) -> None:
@@ -100,7 +109,9 @@ class Generator(nn.Module):
         if self.jepa is not None:
             self.jepa.update(self.network)
 
-    def denoiser(self, guidance: Guidance, *, temperature: float = 1.0):
+    def denoiser(
+        self, guidance: Guidance, *, temperature: float = 1.0
+    ) -> Callable[[State, Rng], Prediction]:
         """A function from a state (and randomness) to what should stand at each position."""
         terms = [(condition, weight) for condition, weight in guidance.terms if weight != 0]
         conditions = Condition.cat([condition for condition, _ in terms])
@@ -120,7 +131,10 @@ class Generator(nn.Module):
     def hidden(
         self, state: State, condition: Condition, layers: Sequence[int]
     ) -> tuple[Float[Tensor, "b n c"], ...]:
-        """Hidden states after each of the 0-indexed `layers`; differentiable."""
+        """Hidden states after the 0-indexed `layers`, in the order of depth; differentiable."""
+        depth = len(self.network.backbone.blocks)
+        if wrong := [layer for layer in layers if not 0 <= layer < depth]:
+            raise UserError(f"no layers {wrong} in a trunk of {depth}; legal: 0 to {depth - 1}")
         return self.network.trunk(state, condition, layers=layers).layers
 
 
@@ -130,6 +144,7 @@ def repeated(state: State, times: int) -> State:
         return state
     codes = state.latents.codes
     latents = Latents(
-        torch.cat([state.latents.values] * times), None if codes is None else torch.cat([codes] * times)
+        torch.cat([state.latents.values] * times),
+        None if codes is None else torch.cat([codes] * times),
     )
     return State(latents, torch.cat([state.known] * times), torch.cat([state.level] * times))

@@ -1,13 +1,13 @@
 """The JEPA head: predict, from hidden states of the corrupted clip, those of the clean one.
 
-The first paper's repair of masked models (arXiv:2510.03075, RQ4): at chosen layers a light predictor maps
-the network's hidden states to those of an EMA copy that sees everything; stop-gradient on the targets;
-loss on the positions that the objective predicts; weight 0.6. It costs nothing at sampling, where neither
-predictor nor copy is built.
+The first paper's repair of masked models (arXiv:2510.03075, RQ4): at chosen layers a light
+predictor maps the network's hidden states to those of an EMA copy that sees everything;
+stop-gradient on the targets; loss on the positions that the objective predicts; weight 0.6. It
+costs nothing at sampling, where neither predictor nor copy is built.
 
-Chosen here, because the paper's text does not say: targets are layer-normalised without gain (so that the
-loss cannot be lowered by shrinking them), the predictor is a two-layer MLP for each layer, and the terms
-of the layers are averaged.
+Chosen here, because the paper's text does not say: targets are layer-normalised without gain (so
+that the loss cannot be lowered by shrinking them), the predictor is a two-layer MLP for each layer,
+and the terms of the layers are averaged.
 """
 
 import copy
@@ -24,7 +24,9 @@ from vidcomp.types import Losses, mean_where
 
 
 class JepaConfig(Settings):
-    """`layers` are 0-indexed; None means the last two of every four: {2, 3} of 4, {6, ..., 11} of 12."""
+    """`layers` are 0-indexed; None spreads about three over the later half: {2, 3} of 4, {7, 9, 11}
+    of 12.
+    """
 
     weight: PositiveFloat = 0.6
     layers: tuple[int, ...] | None = None
@@ -32,9 +34,13 @@ class JepaConfig(Settings):
 
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The chosen layers of a trunk of `depth` blocks, checked."""
-        layers = tuple(range(depth // 2, depth)) if self.layers is None else tuple(sorted(self.layers))
+        later_half = range(depth - 1, depth // 2 - 1, -max(1, depth // 6))
+        layers = tuple(sorted(later_half if self.layers is None else self.layers))
         if not layers or len(set(layers)) < len(layers) or layers[0] < 0 or layers[-1] >= depth:
-            raise UserError(f"jepa.layers={list(layers)}: a trunk of depth {depth} has layers 0 to {depth - 1}")
+            raise UserError(
+                f"jepa.layers={list(layers)}: name one or more different layers; "
+                f"a trunk of depth {depth} has 0 to {depth - 1}"
+            )
         return layers
 
 
@@ -47,7 +53,7 @@ class JepaHead(nn.Module):
         self.layers = config.resolve_layers(depth)
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.predictors = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
             for _ in self.layers
         )
 
@@ -57,10 +63,10 @@ class JepaHead(nn.Module):
         target: tuple[Float[Tensor, "b n c"], ...],
         predict: Bool[Tensor, "b T H W"],
     ) -> Losses:
-        """Squared error on the predicted positions, averaged over channels and layers; with collapse alarms.
+        """Squared error on the predicted positions, averaged over channels and layers.
 
-        ``jepa_target_std`` is the standard deviation over a clip's positions of the raw target states:
-        near 0 means that the target says the same everywhere.
+        ``jepa_target_std`` is the standard deviation over a clip's positions of the raw target
+        states: near 0 means that the target has collapsed, and says the same everywhere.
         """
         where = predict.flatten(1)
         errors: list[Tensor] = []
@@ -69,7 +75,7 @@ class JepaHead(nn.Module):
             normalised = F.layer_norm(goal.detach().float(), goal.shape[-1:])
             error = (predictor(source).float() - normalised).square().mean(-1)
             errors.append(mean_where(error, where))
-            spreads.append(goal.detach().float().std(1).mean(-1))
+            spreads.append(goal.detach().float().std(1, correction=0).mean(-1))
         return Losses.of(
             {"jepa": torch.stack(errors).mean(0)},
             {"jepa": self.config.weight},
@@ -79,5 +85,5 @@ class JepaHead(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the copy towards `network`, after an optimiser step."""
-        ours, theirs = list(self.target.parameters()), list(network.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - self.config.ema_decay)  # pyright: ignore
+        for ours, theirs in zip(self.target.parameters(), network.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - self.config.ema_decay)

@@ -1,8 +1,10 @@
-"""The one entry to attention. Which kernel runs is decided here and nowhere else; all agree within tolerance.
+"""The one entry to attention. Which kernel runs is decided here and nowhere else; all agree within
+tolerance.
 
-``auto`` means torch's SDPA, but the plain product on CPU in bf16 for short sequences, where torch's flash
-kernel is 4 to 9 times slower forward and backward (48 positions, 4 heads of 32, one thread: 19 ms against
-2.6 ms; from about 400 positions on it wins). xformers has no CPU kernel, so it is refused off CUDA.
+``auto`` means torch's SDPA, but the plain product on CPU in bf16 for short sequences, where torch's
+flash kernel is 4 to 9 times slower forward and backward (48 positions, 4 heads of 32, one thread:
+19 ms against 2.6 ms; from about 400 positions on it wins). xformers has no CPU kernel, so it is
+refused off CUDA.
 """
 
 import importlib.util
@@ -28,7 +30,7 @@ def attend(
     backend: AttentionBackend = "auto",
 ) -> Float[Tensor, "b heads n d"]:
     """softmax(q k^T / sqrt(d)) v."""
-    match _choose(backend, q):
+    match choose(backend, q):
         case "plain":
             weights = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
             return weights.to(v.dtype) @ v
@@ -38,7 +40,10 @@ def attend(
             return F.scaled_dot_product_attention(q, k, v)
 
 
-def _choose(backend: AttentionBackend, q: Tensor) -> AttentionBackend:
+def choose(
+    backend: AttentionBackend, q: Float[Tensor, "b heads n d"]
+) -> Literal["sdpa", "plain", "xformers"]:
+    """The kernel for queries like `q`; raises UserError if the one asked for cannot run here."""
     if backend == "auto":
         short = q.shape[-2] < _PLAIN_BELOW
         return "plain" if q.device.type == "cpu" and q.dtype == torch.bfloat16 and short else "sdpa"
@@ -49,7 +54,10 @@ def _choose(backend: AttentionBackend, q: Tensor) -> AttentionBackend:
                 "use attention_backend=auto"
             )
         if importlib.util.find_spec("xformers") is None:
-            raise UserError("attention_backend=xformers: it is not installed; pip install 'vidcomp[xformers]'")
+            raise UserError(
+                "attention_backend=xformers: it is not installed; pip install 'vidcomp[xformers]', "
+                "or use attention_backend=auto"
+            )
     return backend
 
 

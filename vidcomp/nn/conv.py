@@ -54,26 +54,23 @@ class Decoder(nn.Module):
 
 
 class CausalBlock(nn.Module):
-    """A residual block that mixes neighbours in space, then the present with the two latents before
-    it.
-    """
+    """x + time(SiLU(space(norm(x)))): neighbours in space, then the past in time."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6)
         self.space = nn.Conv2d(width, width, kernel_size=3, padding=1)
         self.time = nn.Linear(3 * width, width)
 
     def forward(self, x: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W c"]:
-        frames = rearrange(x, "b T H W c -> (b T) c H W")
+        frames = rearrange(self.norm(x.float()), "b T H W c -> (b T) c H W")
         y = F.silu(self.space(frames))
         y = rearrange(y, "(b T) c H W -> b T H W c", b=len(x))
         return x + self.time(with_past(y))
 
 
 def with_past(x: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W 3*c"]:
-    """Beside each latent the two before it, oldest first; the first latent stands in for what is
-    missing.
-    """
+    """Each latent behind the two before it; the first one stands in for what is missing."""
     num_latents = x.shape[1]
     padded = torch.cat([x[:, :1], x[:, :1], x], dim=1)
     return torch.cat([padded[:, k : k + num_latents] for k in range(3)], dim=-1)

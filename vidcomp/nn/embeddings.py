@@ -1,12 +1,19 @@
-"""Embeddings of numbers and positions: Fourier features of a scalar, rotary positions in time and space."""
+"""Embeddings of numbers and positions: Fourier features of a scalar, rotary positions in time and
+space.
+
+Unusual: a rotation is one complex product of neighbouring channels. Written with sines, cosines and
+a concatenation it took five times as long, which was 7 % of a training step on a CPU.
+"""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from vidcomp.types import Grid
+
+_NUM_FREQUENCIES = 32
 
 
 class FourierEmbedding(nn.Module):
@@ -15,17 +22,19 @@ class FourierEmbedding(nn.Module):
     Frequencies run from 1 to `max_frequency` per unit, so inputs should be of order 1.
     """
 
-    def __init__(self, size: int, width: int, *, max_frequency: float = 64.0) -> None:
-        super().__init__()
-        num = 32
-        frequencies = 2 * math.pi * max_frequency ** (torch.arange(num) / (num - 1))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(size * 2 * num, width), nn.SiLU(), nn.Linear(width, width))
-
     frequencies: Tensor
 
+    def __init__(self, size: int, width: int, *, max_frequency: float = 64.0) -> None:
+        super().__init__()
+        exponents = torch.arange(_NUM_FREQUENCIES) / (_NUM_FREQUENCIES - 1)
+        frequencies = 2 * math.pi * max_frequency**exponents
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(size * 2 * _NUM_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
     def forward(self, x: Float[Tensor, "b size"]) -> Float[Tensor, "b width"]:
-        angles = (x[..., None] * self.frequencies).flatten(1)
+        angles = (x[..., None] * self.frequencies).flatten(1)  # b (size frequencies)
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
 
@@ -59,9 +68,15 @@ class Rotary3d(nn.Module):
         )
         return torch.cat(spread, dim=-1).flatten(0, 2)
 
+    def turns(self, grid: Grid, device: torch.device) -> Complex[Tensor, "n pairs"]:
+        """exp(i * angle): what `rotate` multiplies by, made once for all layers."""
+        angles = self.angles(grid, device)
+        return torch.polar(torch.ones_like(angles), angles)
 
-def rotate(x: Float[Tensor, "... n d"], angles: Float[Tensor, "n pairs"]) -> Float[Tensor, "... n d"]:
-    """Turn channel pairs (i, i + d/2) by `angles`."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+def rotate(
+    x: Float[Tensor, "b n heads d"], turns: Complex[Tensor, "n pairs"]
+) -> Float[Tensor, "b n heads d"]:
+    """Turn channel pairs (2i, 2i + 1) of every head, in float32: there are no complex bf16."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # b n heads pairs
+    return torch.view_as_real(pairs * turns[:, None]).flatten(-2).to(x.dtype)

@@ -1,7 +1,8 @@
-"""Rectified flow: regress the velocity of the straight path from noise to latents (arXiv:2209.03003).
+"""Rectified flow: regress the velocity of the straight path from noise to latents
+(arXiv:2209.03003).
 
-Times are logit-normal (arXiv:2403.03206, section 3.1): most of the training at middle levels. Works on the
-latents of any tokenizer, a discrete one's code vectors included.
+Times are logit-normal (arXiv:2403.03206, section 3.1): most of the training at middle levels. Works
+on the latents of any tokenizer, a discrete one's code vectors included.
 """
 
 from collections.abc import Sequence
@@ -26,11 +27,9 @@ class Config(base.Config):
 class Flow(base.Objective):
     """Unmasked, continuous."""
 
-    schedule: RectifiedPath
-
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.schedule = RectifiedPath()
+        self.schedule = self.path = RectifiedPath()
         self.from_latents = nn.Linear(channels, width)
         self.known = nn.Parameter(torch.zeros(width))  # tells clean positions from noised ones
         self.to_velocity = nn.Linear(width, channels)
@@ -39,7 +38,7 @@ class Flow(base.Objective):
 
     def corrupt(self, clean: Latents, given: Bool[Tensor, "b T H W"], rng: Rng) -> Corrupted:
         level = rng.fold("level").normal().sigmoid()
-        point = self.schedule.at(level[:, None, None, None, None])
+        point = self.path.at(level[:, None, None, None, None])
         noise = rng.fold("noise").normal(*clean.values.shape[1:])
         mixed = point.alpha * clean.values + point.sigma * noise
         seen = torch.where(given[..., None], clean.values, mixed)
@@ -74,7 +73,9 @@ class Flow(base.Objective):
         """`temperature` has no meaning here: an ODE's only noise is in its start."""
         return Prediction(values=self.data_prediction(base.combine(outs, weights), state))
 
-    def data_prediction(self, out: Float[Tensor, "b T H W d"], state: State) -> Float[Tensor, "b T H W d"]:
+    def data_prediction(
+        self, out: Float[Tensor, "b T H W d"], state: State
+    ) -> Float[Tensor, "b T H W d"]:
         """The latents that the velocity points at."""
-        point = self.schedule.at(state.level[:, None, None, None, None])
+        point = self.path.at(state.level[:, None, None, None, None])
         return point.data(state.latents.values, out.float())

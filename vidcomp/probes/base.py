@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -130,9 +130,10 @@ class TrainedJudge(Judge, ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path) -> Self: ...
+    def load(cls, folder: Path) -> "TrainedJudge": ...
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What `fit` trains: parameters, and the loss of a batch that it draws itself from `sets`."""
 
@@ -163,7 +164,7 @@ def fit(
         optimizer.step()
         cosine.step()
         if progress is not None:
-            progress(step + 1, float(loss))
+            progress(step + 1, loss.item())
 
 
 def rows_by_level(split: Split, classes: Int64[Tensor, "b f"]) -> dict[str, Bool[Tensor, " b"]]:
@@ -234,7 +235,8 @@ def proportion(
     z = float(stats.norm.ppf(0.975))
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return Score(p, max(0.0, centre - half), min(1.0, centre + half), n, chance)
+    # The ends are exact where p is 0 or 1, but for rounding.
+    return Score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, chance)
 
 
 def mean_score(values: Float[Tensor, " b"]) -> Score:

@@ -15,7 +15,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from vidcomp.probes import base
 from vidcomp.probes.base import ClipSet, Progress, Score, proportion
 from vidcomp.seeding import Rng
 from vidcomp.types import Video, check_video
-from vidcomp.world.factors import Factors
+from vidcomp.world.factors import Factor, Factors
 from vidcomp.world.scenes import check_frames
 
 _BLURRED_SHARE = 1 / 3
@@ -41,11 +41,11 @@ _CLIPS_AT_A_TIME = 64
 class Config(base.Config):
     """`noise` is the largest standard deviation of the noise in training, of pixels in [-1, 1]."""
 
-    width: int = Field(16, ge=1)
-    steps: int = Field(400, ge=1)
-    batch_size: int = Field(96, ge=2)
-    learning_rate: float = Field(3e-3, gt=0)
-    noise: float = Field(0.1, ge=0)
+    width: int = Field(default=16, ge=1)
+    steps: int = Field(default=400, ge=1)
+    batch_size: int = Field(default=96, ge=2)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    noise: float = Field(default=0.1, ge=0)
 
     def build(self, factors: Factors) -> "Judge":
         return Judge(self, factors)
@@ -59,12 +59,11 @@ class Judge(base.TrainedJudge):
         self.factors = factors
         self.frame_size: tuple[int, int] | None = None  # height, width
         self.accuracy: dict[str, dict[str, Score]] = {}
-        self.networks = nn.ModuleList(
-            Classifier(
-                6 if factor.temporal else 3, num_classes=len(factor.classes), width=config.width
-            )
-            for factor in factors.items
-        )
+        self.classifiers = [
+            Classifier(6 if f.temporal else 3, num_classes=len(f.classes), width=config.width)
+            for f in factors.items
+        ]
+        self.networks = nn.ModuleList(self.classifiers)
 
     def fit(
         self, sets: Mapping[str, ClipSet], *, seed: int, progress: Progress | None = None
@@ -76,8 +75,7 @@ class Judge(base.TrainedJudge):
         self.accuracy = {}
         self.networks.to(video.device)
         rng = Rng.make(seed, "probe weights", torch.zeros(1, dtype=torch.int64))
-        for factor, network in zip(self.factors.items, self.networks, strict=True):
-            assert isinstance(network, Classifier)
+        for factor, network in self._readers():
             network.reset(rng.fold(factor.name))
         self.networks.train()
         base.fit(
@@ -97,17 +95,16 @@ class Judge(base.TrainedJudge):
     def loss(self, sets: Mapping[str, ClipSet], rng: Rng) -> Float[Tensor, " b"]:
         """Cross-entropy, summed over factors, of one pair of frames for each stream of `rng`."""
         shares = [rng[i :: len(sets)] for i in range(len(sets))]  # as many clips from each source
-        drawn = [
-            _draw_pairs(clips, share) for clips, share in zip(sets.values(), shares, strict=True)
-        ]
+        drawn = [_draw_pairs(c, share) for c, share in zip(sets.values(), shares, strict=True)]
         pairs = torch.cat([pair for pair, _ in drawn])  # b c 2 h w
         classes = torch.cat([label for _, label in drawn])  # b f
         pairs = self._augment(pairs, rng.fold("augment"))
         which = rng.fold("which").integers(2, 1)[:, 0]
         frames = pairs[torch.arange(len(pairs)), :, which]  # b c h w: a static factor sees either
         losses = pairs.new_zeros(len(pairs))
-        for f, (factor, network) in enumerate(zip(self.factors.items, self.networks, strict=True)):
-            logits = network(_as_image(pairs) if factor.temporal else frames)
+        for f, (factor, network) in enumerate(self._readers()):
+            images = rearrange(pairs, "b c frames h w -> b (frames c) h w")
+            logits = network(images if factor.temporal else frames)
             losses = losses + F.cross_entropy(logits, classes[:, f], reduction="none")
         return losses
 
@@ -137,7 +134,7 @@ class Judge(base.TrainedJudge):
         """``weights.safetensors`` and ``probe.json``: complete or absent, never half."""
         if self.frame_size is None:
             raise UserError("this judge was not fitted; fit it before it is saved")
-        if folder.exists() and not (folder / "probe.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "probe.json").is_file():
             raise UserError(f"{folder} exists and is not a judge's; save it in a folder of its own")
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -158,13 +155,11 @@ class Judge(base.TrainedJudge):
         partial.rename(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> "Judge":
         """The judge that `save` wrote."""
         path = folder / "probe.json"
         if not path.is_file():
-            raise UserError(
-                f"no fitted judge at {folder}: probe.json is missing; fit one and save it there"
-            )
+            raise UserError(f"no fitted judge at {folder}; fit one and save it there")
         record: dict[str, Any] = json.loads(path.read_text())
         judge = cls(base.PROBES.config(record["config"]), Factors.from_json(record["factors"]))
         height, width = record["frame_size"]
@@ -177,18 +172,17 @@ class Judge(base.TrainedJudge):
         judge.networks.eval()
         return judge
 
+    def _readers(self) -> Iterator[tuple[Factor, Classifier]]:
+        return zip(self.factors.items, self.classifiers, strict=True)
+
     def _read_chunk(self, video: Video) -> Int64[Tensor, "b t f"]:
-        num_frames = video.shape[2]
         columns: list[Tensor] = []
-        for factor, network in zip(self.factors.items, self.networks, strict=True):
-            if factor.temporal:
-                pairs = rearrange(video.unfold(2, 2, 1), "b c t h w two -> (b t) c two h w")
-                verdicts = network(_as_image(pairs)).argmax(1)
-                verdicts = rearrange(verdicts, "(b t) -> b t", t=num_frames - 1)
-                columns.append(torch.cat([verdicts[:, :1], verdicts], dim=1))  # b t
-            else:
-                verdicts = network(rearrange(video, "b c t h w -> (b t) c h w")).argmax(1)
-                columns.append(rearrange(verdicts, "(b t) -> b t", t=num_frames))
+        for factor, network in self._readers():
+            windows = video.unfold(2, 2 if factor.temporal else 1, 1)  # b c windows h w frames
+            images = rearrange(windows, "b c n h w frames -> (b n) (frames c) h w")
+            verdicts = rearrange(network(images).argmax(1), "(b n) -> b n", n=windows.shape[2])
+            first = verdicts[:, : video.shape[2] - windows.shape[2]]  # frame 0 has frame 1's
+            columns.append(torch.cat([first, verdicts], dim=1))  # b t
         return torch.stack(columns, dim=-1)
 
     def _augment(self, pairs: Float[Tensor, "b c 2 h w"], rng: Rng) -> Float[Tensor, "b c 2 h w"]:
@@ -222,8 +216,8 @@ class Judge(base.TrainedJudge):
         if _frame_size(video) != self.frame_size:
             (fitted_h, fitted_w), (h, w) = self.frame_size, _frame_size(video)
             raise UserError(
-                f"this judge was fitted for frames of {fitted_h} x {fitted_w} pixels, got {h} x {w}; "
-                "fit one for this size"
+                f"this judge was fitted for frames of {fitted_h} x {fitted_w} pixels, "
+                f"got {h} x {w}; fit one for this size"
             )
         check_frames(self.factors, video.shape[2])
 
@@ -238,11 +232,6 @@ def _draw_pairs(
     after = (before + 1).clamp_max(last)
     pairs = torch.stack([clips.video[rows, :, before], clips.video[rows, :, after]], dim=2)
     return pairs, clips.classes[rows]
-
-
-def _as_image(pairs: Float[Tensor, "b c 2 h w"]) -> Float[Tensor, "b 2*c h w"]:
-    """Two frames as one image, the channels of the earlier one first."""
-    return rearrange(pairs, "b c two h w -> b (two c) h w")
 
 
 def _blur(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:

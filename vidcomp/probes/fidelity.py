@@ -5,8 +5,8 @@ Student-t interval. The PSNR is the mean of the clips' PSNRs, not the PSNR of th
 
 SSIM follows Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11 x 11 Gaussian windows of 1.5 pixels,
 only those that lie wholly inside the frame, K1 = 0.01, K2 = 0.03, on each colour channel.
-Flicker is ours and simple: the mean over pixels of |(y_k - y_{k-1}) - (x_k - x_{k-1})|, what changes
-in the reconstruction y and not in the clip x, or the other way round. One frame cannot flicker: 0.
+Flicker is ours and simple: the mean over pixels of |(y_k - y_{k-1}) - (x_k - x_{k-1})|, what
+changes in the reconstruction y and not in the clip x, or the other way round; 0 for one frame.
 """
 
 import torch

@@ -1,18 +1,18 @@
 """The closed-form judge: reads shape, colour, size and motion back from pixels, nothing trained.
 
 The object is what differs from the clip's median colour. A pixel's distance to that colour, over
-the object's own, is its coverage: a soft mask whose sum is the area, to a fraction of a pixel. Then
+the object's own, is its coverage: a soft mask whose sum is the area to a fraction of a pixel. Then
 
 * shape: moments of the mask that ignore place, size and turn, against those of the world's shapes;
-* colour: the mean of the object's inner pixels, in the plane in which hue is an angle and saturation
+* colour: the mean of the object's inner pixels, in the plane where hue is an angle and saturation
   a length (brightness counts half, since blur changes it first);
 * size: the radius that the shape, as read, needs for the area;
-* motion: the step of the centroid from frame k-1 to k, no smoothing: the direction nearest in angle,
-  or ``still`` where the step is under half of the slowest that the world draws. Where no class is
+* motion: the step of the centroid from frame k-1 to k, not smoothed: the nearest direction, or
+  ``still`` where the step is under half of the slowest that the world draws. Where no class is
   still, such a step is `UNREADABLE`.
 
 Unusual: three of the four shape moments are means of z^m over the mask (z = x + iy from the
-centroid). z^m is harmonic, so a round blur leaves its integral as it is: a soft outline does no harm.
+centroid). z^m is harmonic, so a round blur leaves its integral as it is: soft outlines do no harm.
 This judge knows the sprites' world only; for other data, `factors` is fitted instead.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from vidcomp.config import UserError
@@ -39,6 +39,7 @@ _MIN_COVERAGE = 0.25  # fainter pixels are noise: moments would weigh them by th
 _CORE = 0.75  # of the object's contrast: inner pixels
 _BRIGHTNESS_WEIGHT = 0.5
 _CLIPS_AT_A_TIME = 64
+_TINY = 1e-12  # instead of dividing by 0
 _COMPONENTS = {"shape": 0, "colour": 3, "size": 1, "motion": 2}  # of the value of each factor
 
 
@@ -70,28 +71,30 @@ class Judge(base.Judge):
 
     def _read_chunk(self, video: Video) -> Int64[Tensor, "b t f"]:
         found = _find(video)
-        invariants = torch.stack([outline.invariants for outline in self._outlines]).to(video)
-        shapes = _nearest(found.invariants, invariants)  # b t
-        columns: list[Tensor] = []
-        for factor in self.factors.items:
-            prototypes = torch.tensor([c.prototype for c in factor.classes]).to(video)  # k v
-            match factor.name:
-                case "shape":
-                    column = shapes
-                case "colour":
-                    column = _nearest(_opponent(found.rgb), _opponent(prototypes))
-                case "size":
-                    areas = torch.tensor([outline.area for outline in self._outlines]).to(video)
-                    radius = (found.area / areas[shapes]).sqrt()
-                    column = _nearest(radius[..., None], prototypes)
-                case _:
-                    column = _read_motion(found.centroid, prototypes)
-                    visible = found.visible[:, 1:] & found.visible[:, :-1]
-                    column = torch.where(visible, column, UNREADABLE)
-                    columns.append(torch.cat([column[:, :1], column], dim=1))
-                    continue
-            columns.append(torch.where(found.visible, column, UNREADABLE))
-        return torch.stack(columns, dim=-1)
+        invariants = torch.stack([outline.invariants for outline in self._outlines]).to(
+            video.device
+        )
+        shapes = _nearest(found.invariants, invariants)  # b t, ids in self._shapes
+        columns = [self._read_factor(factor, found, shapes) for factor in self.factors.items]
+        verdicts = torch.stack(columns, dim=-1)
+        return torch.where(found.visible[..., None], verdicts, UNREADABLE)
+
+    def _read_factor(
+        self, factor: Factor, found: "_Found", shapes: Int64[Tensor, "b t"]
+    ) -> Int64[Tensor, "b t"]:
+        prototypes = torch.tensor(
+            [c.prototype for c in factor.classes], device=shapes.device
+        )  # k v
+        match factor.name:
+            case "shape":
+                return shapes
+            case "colour":
+                return _nearest(_opponent(found.rgb), _opponent(prototypes))
+            case "size":
+                areas = torch.tensor([outline.area for outline in self._outlines]).to(shapes.device)
+                return _nearest((found.area / areas[shapes]).sqrt()[..., None], prototypes)
+            case _:
+                return _read_motion(found, prototypes)
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,11 @@ class _Outline:
 
 @dataclass(frozen=True)
 class _Found:
-    """The object in each frame. Lengths are fractions of the frame's shorter side, as the world's are."""
+    """The object in each frame. Lengths are fractions of the frame's shorter side."""
 
     visible: Bool[Tensor, "b t"]
     area: Float[Tensor, "b t"]
-    centroid: Float[Tensor, "b t 2"]  # x, y
+    centroid: Complex[Tensor, "b t"]  # x + iy
     rgb: Float[Tensor, "b t 3"]
     invariants: Float[Tensor, "b t m"]
 
@@ -118,79 +121,66 @@ def _find(video: Video) -> _Found:
     height, width = pixels.shape[3:]
     background = pixels.flatten(2).median(-1).values
     distance = (pixels - rearrange(background, "b c -> b c 1 1 1")).norm(dim=1)  # b t h w
-    # The object's own distance: first a mean that favours the far pixels, then that of the inner ones.
+    # The object's own distance: first a mean that favours far pixels, then that of the inner ones.
     above = torch.where(distance > _MIN_CONTRAST, distance, 0)
-    contrast = _ratio(above.square().sum((2, 3)), above.sum((2, 3)))
-    core = (above > _CORE * contrast[..., None, None]) & (above > 0)
-    contrast = _ratio((above * core).sum((2, 3)), core.sum((2, 3))).clamp_min(_MIN_CONTRAST)
+    core = (above > _CORE * _mean(above, above)[..., None, None]).float()
+    contrast = _mean(above, core).clamp_min(_MIN_CONTRAST)
     coverage = (distance / contrast[..., None, None]).clamp_max(1)
     coverage = torch.where(coverage < _MIN_COVERAGE, 0, coverage)
 
     unit_px = min(height, width)
     x = (torch.arange(width, device=video.device) + 0.5) / unit_px
     y = (torch.arange(height, device=video.device) + 0.5) / unit_px
-    mass = coverage.sum((2, 3))
-    centroid = torch.stack(
-        [
-            _ratio((coverage * x).sum((2, 3)), mass),
-            _ratio((coverage * y[:, None]).sum((2, 3)), mass),
-        ],
-        -1,
-    )
-    dx = x - centroid[..., :1]  # b t w
-    dy = y - centroid[..., 1:]  # b t h
-    z = torch.complex(dx[:, :, None].expand_as(coverage), dy[..., None].expand_as(coverage))
-    area = mass / unit_px**2
+    grid = torch.complex(x.expand(height, width), y[:, None].expand(height, width))
+    centroid = _mean(grid, coverage)
+    area = coverage.sum((2, 3)) / unit_px**2
     return _Found(
-        visible=mass >= _MIN_AREA * height * width,
+        visible=coverage.mean((2, 3)) >= _MIN_AREA,
         area=area,
         centroid=centroid,
-        rgb=_ratio(
-            torch.einsum("bcthw,bthw->btc", pixels, core.float()), core.sum((2, 3))[..., None]
-        ),
-        invariants=_invariants(coverage, z, area),
+        rgb=rearrange(_mean(pixels, core[:, None]), "b c t -> b t c"),
+        invariants=_invariants(coverage, grid - centroid[..., None, None], area),
     )
 
 
 def _invariants(
-    coverage: Float[Tensor, "*n h w"], z: Tensor, area: Float[Tensor, "*n"]
+    coverage: Float[Tensor, "*n h w"], z: Complex[Tensor, "*n h w"], area: Float[Tensor, "*n"]
 ) -> Float[Tensor, "*n m"]:
     """What does not change with place, size and turn.
 
-    A^2 / (2 pi I), with I the polar second moment: 1 for a disc, less for all else (square 3 / pi, triangle
-    0.83, ring 0.6). Then the mean of (z / r)^m in absolute value for m = 3, 4, 5, with r the radius of the
-    disc of equal area: for a shape that looks the same after an m-th of a turn, all but its own m give 0.
+    A^2 / (2 pi I), with I the polar second moment: 1 for a disc, less for all else (square 3 / pi,
+    triangle 0.83, ring 0.6). Then |mean of (z / r)^m| for m = 3, 4, 5, with r the radius of the
+    disc of equal area: 0 for a shape of n-fold symmetry, unless n divides m.
     """
-    mass = coverage.sum((-2, -1))
-    inertia = _ratio((coverage * z.abs().square()).sum((-2, -1)), mass) * area
-    z = z / (area / math.pi).sqrt().clamp_min(1e-6)[..., None, None]
+    z = z / (area / math.pi).sqrt().clamp_min(_TINY)[..., None, None]
+    compactness = 0.5 / _mean(z.abs().square(), coverage).clamp_min(_TINY)  # r = 1, so A = pi
     squared = z * z
     powers = (squared * z, squared * squared, squared * squared * z)  # triangles, squares, stars
-    folds = [_ratio((coverage * power).sum((-2, -1)).abs(), mass) for power in powers]
-    return torch.stack([_ratio(area.square(), 2 * math.pi * inertia), *folds], dim=-1)
+    folds = [_mean(power, coverage).abs() for power in powers]
+    return torch.stack([compactness, *folds], dim=-1)
 
 
 def _outline(shape: str) -> _Outline:
-    """The invariants of a shape of the world, integrated over a fine grid."""
-    side = 512
-    grid = ((torch.arange(side) + 0.5) / side * 2 - 1) * (1.05 * EXTENT)
-    x, y = grid.expand(side, side), grid[:, None].expand(side, side)
+    """The invariants of a shape of the world, whose centroid is at the origin, on a fine grid."""
+    num_points, reach = 512, 1.05 * EXTENT
+    line = ((torch.arange(num_points) + 0.5) / num_points * 2 - 1) * reach
+    x, y = line.expand(num_points, -1), line[:, None].expand(-1, num_points)
     inside = (signed_distance(shape, x, y) < 0).float()
-    area = inside.mean() * (2 * 1.05 * EXTENT) ** 2
-    # Every shape of the world has its centroid at the origin.
+    area = inside.mean() * (2 * reach) ** 2
     return _Outline(float(area), _invariants(inside, torch.complex(x, y), area))
 
 
-def _read_motion(
-    centroid: Float[Tensor, "b t 2"], directions: Float[Tensor, "k 2"]
-) -> Int64[Tensor, "b t-1"]:
-    step = centroid[:, 1:] - centroid[:, :-1]
-    moves = step.norm(dim=-1, keepdim=True) > 0.5 * TRAVEL[0] / (centroid.shape[1] - 1)
+def _read_motion(found: _Found, directions: Float[Tensor, "k 2"]) -> Int64[Tensor, "b t"]:
+    step = torch.view_as_real(found.centroid.diff(dim=1))  # b t-1 2
+    slowest = TRAVEL[0] / step.shape[1]
+    moves = step.norm(dim=-1, keepdim=True) > slowest / 2
     length = directions.norm(dim=-1)
-    along = step @ (directions / length.clamp_min(1e-6)[:, None]).T  # b t-1 k
+    along = step @ (directions / length.clamp_min(_TINY)[:, None]).T  # b t-1 k
     fits = torch.where(moves == (length > 0), along, -torch.inf)  # a moving class, or a still one
     best = fits.max(-1)
-    return torch.where(best.values > -torch.inf, best.indices, UNREADABLE)
+    readable = (best.values > -torch.inf) & found.visible[:, 1:] & found.visible[:, :-1]
+    verdicts = torch.where(readable, best.indices, UNREADABLE)
+    return torch.cat([verdicts[:, :1], verdicts], dim=1)
 
 
 def _opponent(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
@@ -207,20 +197,21 @@ def _nearest(
     return (points[..., None, :] - prototypes).norm(dim=-1).argmin(-1)
 
 
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 for 0 / 0."""
-    return a / b.clamp_min(1e-12)
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean over a frame's pixels; 0 where all weights are."""
+    return (values * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp_min(_TINY)
 
 
 def _refuse_unknown(factor: Factor) -> None:
-    readable = ", ".join(_COMPONENTS)
     if _COMPONENTS.get(factor.name) != factor.value_size:
         raise UserError(
-            f"the oracle cannot read the factor {factor.name!r} with values of {factor.value_size} "
-            f"components; it reads {readable} as the sprites' world defines them; fit probes.factors instead"
+            f"the oracle cannot read {factor.name!r} with {factor.value_size} numbers a class; "
+            f"it reads {', '.join(_COMPONENTS)} as the sprites' world has them; "
+            "use the probe 'factors' instead, which learns"
         )
     unknown = [name for name in factor.class_names if factor.name == "shape" and name not in SHAPES]
     if unknown:
         raise UserError(
-            f"the oracle knows no shape {unknown[0]!r}; it reads {', '.join(SHAPES)}; fit probes.factors instead"
+            f"the oracle knows no shape {unknown[0]!r}; it reads {', '.join(SHAPES)}; "
+            "use the probe 'factors' instead, which learns"
         )

@@ -210,7 +210,7 @@ def read_metrics(folder: Path) -> Metrics:
     """The lines of ``metrics.jsonl``, without one that was cut off."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return [json.loads(line, parse_int=float) for line in lines if line.endswith("}")]
 
 
 def read_json(path: Path) -> dict[str, Any]:

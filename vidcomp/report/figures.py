@@ -1,8 +1,8 @@
 """Plots as SVG images that adapt to a light or a dark page.
 
 One small figure for each configuration: a page puts several side by side, a phone one below the
-other. Levels have the first paper's colours (`LEVEL_COLOURS`); seeds are thin lines, their mean is a
-thick one.
+other. Levels have the first paper's colours (`LEVEL_COLOURS`); seeds are thin lines, their mean is
+a thick one.
 
 Unusual: text and axes are drawn in marker colours, which become CSS variables of the SVG itself. So
 the image follows the reader's colour scheme.
@@ -92,8 +92,6 @@ def training(group: Group, levels: Sequence[str]) -> Picture:
         _draw_levels(above, curves)
         for x, y in losses:
             below.plot(x, y, color=_INK, linewidth=0.9)
-        if losses and all(value > 0 for _, y in losses for value in y):
-            below.set_yscale("log")
         below.set_ylabel("loss")
         below.set_xlabel("step")
         source = _svg(figure)
@@ -109,7 +107,7 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
     for level in levels:
         scored = [run.levels[level].per_frame for run in group.runs if level in run.levels]
         values = [[math.nan if v is None else v for v in frames] for frames in scored if frames]
-        curves[level] = [(range(len(frames)), frames) for frames in values]
+        curves[level] = [([float(k) for k in range(len(frames))], frames) for frames in values]
     chance = [s.joint.chance for s in group.runs[0].levels.values()]
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH_IN, _ROW_IN), layout="constrained")
@@ -138,7 +136,7 @@ def reconstruction(tokenizer: TrainedTokenizer) -> Picture | None:
         axes = figure.subplots()
         axes.plot(x, y, color=_INK, linewidth=0.9)
         axes.set_xlabel("step")
-        axes.set_ylabel("PSNR of a training batch (dB)")
+        axes.set_ylabel("training PSNR (dB)")
         source = _svg(figure)
     said = (
         f"PSNR rises from {y[0]:.1f} to {y[-1]:.1f} dB" if y[-1] > y[0] else f"PSNR {y[-1]:.1f} dB"

@@ -1,13 +1,13 @@
-"""Grids of clips as video: what was asked for, what is true, what each model drew, how it was judged.
+"""Grids of clips as video: what was asked for, what is true, what models drew, how it was judged.
 
 Rows are truth, reconstruction and models; columns are combinations. Below each clip stands the
-judge's verdict in words, and a strip with a segment for each frame: tall and green where all factors
-are read as asked for, short and red where not, and dark for the frame that is shown. So one sees
-*when* a clip fails while it plays.
+judge's verdict in words, and a strip with a segment for each frame: tall and green where all
+factors are read as asked for, short and red where not, and dark for the frame that is shown. So one
+sees *when* a clip fails while it plays.
 
-Unusual: everything is drawn at twice the size at which a page shows it, so that text stays sharp. The
-last frame is held for a moment before the loop begins again; that is also what makes an image (t = 1)
-a video like any other.
+Unusual: everything is drawn at twice the size at which a page shows it, so that text stays sharp.
+The last frame is held for a moment before the loop begins again; that is also what makes an image
+(t = 1) a video like any other.
 """
 
 import functools
@@ -35,8 +35,8 @@ _CLIP_PX = 192
 _GAP_PX = 24
 _ROW_GAP_PX = 30
 _STRIP_PX = 12
-_LINE_PX = 26
-_LABEL_PX = 260
+_LINE_PX = 28
+_LABEL_PX = 270
 _HOLD_S = 0.75
 
 _PAPER = (255, 255, 255)
@@ -189,7 +189,7 @@ def _examples(
 def _font(bold: bool) -> ImageFont.FreeTypeFont:
     """matplotlib's own font: it is on every machine, and has the tick and most alphabets."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), 20)
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), 22)
 
 
 def _wrap(words: Sequence[Word], width: int, *, bold: bool = False) -> list[list[Word]]:

@@ -13,7 +13,7 @@ REAL, RECONSTRUCTION, SAMPLES = "real", "reconstruction", "samples"
 """The sources of clips that a judge scores."""
 
 
-def _finite(number: float | None) -> float | None:
+def _finite(number: int | float | None) -> int | float | None:
     return number if number is not None and math.isfinite(number) else None
 
 

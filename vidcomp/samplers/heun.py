@@ -1,15 +1,17 @@
-"""Heun's method: second order, two network evaluations a step but the last (arXiv:2206.00364, Algorithm 1).
+"""Heun's method: second order, two network evaluations a step but the last (arXiv:2206.00364,
+Algorithm 1).
 
-The last step is Euler's, because the velocity at level 1 divides by a noise level of zero: it is never
-evaluated there.
+The last step is Euler's, because the velocity at level 1 divides by a noise level of zero: it is
+never evaluated there.
 """
 
 from collections.abc import Iterator
 
+from jaxtyping import Float
 from pydantic import PositiveInt
+from torch import Tensor
 
 from vidcomp.samplers import base
-from vidcomp.samplers.euler import at, moved, require_path
 from vidcomp.schedules import RectifiedPath, Schedule
 from vidcomp.seeding import Rng
 from vidcomp.types import State
@@ -21,7 +23,7 @@ class Config(base.Config):
     num_steps: PositiveInt = 10
 
     def build(self, schedule: Schedule) -> "Heun":
-        return Heun(self.num_steps, require_path(schedule, self.name))
+        return Heun(self.num_steps, base.require_path(schedule, self.name))
 
 
 class Heun:
@@ -32,19 +34,23 @@ class Heun:
         self.path = path
 
     def __call__(self, denoise: base.Denoise, start: State, rng: Rng) -> Iterator[State]:
-        def velocity(state: State, step: int, rng: Rng):
-            point = self.path.at(at(state, step, self.num_steps))
-            data = denoise(state, rng).values
-            assert data is not None
-            return point.velocity(data, point.noise(state.latents.values, data))
-
         state, length = start, 1 / self.num_steps
         for step in range(self.num_steps):
-            level = (step + 1) / self.num_steps
-            first = velocity(state, step, rng.fold(f"step {step}"))
-            guess = moved(state, state.latents.values + length * first, level)
+            level, next_level = step / self.num_steps, (step + 1) / self.num_steps
+            first = self._velocity(denoise, state, level, rng.fold(f"step {step}"))
+            ahead = base.moved(state, state.latents.values + length * first, next_level)
             if step + 1 < self.num_steps:
-                second = velocity(guess, step + 1, rng.fold(f"step {step}, corrected"))
-                guess = moved(state, state.latents.values + length * (first + second) / 2, level)
-            state = guess
+                corrected = rng.fold(f"step {step}, corrected")
+                second = self._velocity(denoise, ahead, next_level, corrected)
+                mean = (first + second) / 2
+                ahead = base.moved(state, state.latents.values + length * mean, next_level)
+            state = ahead
             yield state
+
+    def _velocity(
+        self, denoise: base.Denoise, state: State, level: float, rng: Rng
+    ) -> Float[Tensor, "b T H W d"]:
+        data = denoise(state, rng).values
+        assert data is not None
+        point = self.path.at(base.level_for_latents(state, level))
+        return point.velocity(data, point.noise(state.latents.values, data))

@@ -4,16 +4,17 @@ The objective says what each hidden position should hold; this file only chooses
 
 - ``confidence``: the surest first, with Gumbel noise that fades as the clip fills (MaskGIT);
 - ``random``: a random order, drawn once;
-- ``halton``: a low-discrepancy order in time and space, bases 2, 3, 5 (arXiv:2503.17076 has it in 2-D),
-  so that positions revealed together are far apart, and nearly independent given the rest.
+- ``halton``: a low-discrepancy order in time and space, bases 2, 3, 5 (arXiv:2503.17076 has it in
+  2-D), so that positions revealed together are far apart, and nearly independent given the rest.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from jaxtyping import Bool, Float, Int64
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from vidcomp.config import UserError
@@ -22,18 +23,21 @@ from vidcomp.schedules import MaskSchedule, Schedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Grid, Latents, Prediction, State
 
+_BASES = (2, 3, 5)  # of time, height, width
+
 
 class Config(base.Config):
     """`choice_temperature` scales the Gumbel noise of the confidence order."""
 
     num_steps: PositiveInt = 12
     order: Literal["confidence", "random", "halton"] = "confidence"
-    choice_temperature: float = 2.0
+    choice_temperature: NonNegativeFloat = 2.0
 
     def build(self, schedule: Schedule) -> "Unmask":
         if not isinstance(schedule, MaskSchedule):
             raise UserError(
-                "sampler unmask needs a masked objective (maskgit); for a continuous path use euler or heun"
+                f"sampler {self.name} needs a masked objective (maskgit); "
+                "for a continuous path use euler or heun"
             )
         return Unmask(self, schedule)
 
@@ -51,67 +55,74 @@ class Unmask:
         for step in range(self.config.num_steps):
             level = torch.full_like(start.level, (step + 1) / self.config.num_steps)
             prediction = denoise(state, rng.fold(f"step {step}"))
+            # At level 1 the share is exactly 0, so the last step leaves nothing hidden.
             stay_hidden = (self.schedule.share(level) * num_free).floor().long()
-            if step + 1 == self.config.num_steps:
-                stay_hidden = torch.zeros_like(stay_hidden)
-            priority = self._priority(prediction, level, state, rng.fold(f"order {step}"), rng)
+            priority = self._priority(prediction, level, state, rng, step)
             chosen = reveal(priority, state.known, stay_hidden)
             state = State(_written(state.latents, prediction, chosen), state.known | chosen, level)
             yield state
 
     def _priority(
-        self, prediction: Prediction, level: Tensor, state: State, step_rng: Rng, rng: Rng
+        self, prediction: Prediction, level: Float[Tensor, " b"], state: State, rng: Rng, step: int
     ) -> Float[Tensor, "b T H W"]:
         shape = state.known.shape[1:]
         if self.config.order == "halton":
             ranks = halton_ranks(state.latents.grid).to(level.device)
             return -ranks.float().expand(state.known.shape)
         if self.config.order == "random":
-            return rng.fold("random order").uniform(*shape)
+            return rng.fold("random order").uniform(*shape)  # the same at every step
         if prediction.confidence is None:
             raise UserError(
-                "order=confidence needs an objective that knows its confidence; legal here: random, halton"
+                "order=confidence needs an objective that knows its confidence; "
+                "legal here: random, halton"
             )
-        noise = step_rng.gumbel(*shape)
+        noise = rng.fold(f"order {step}").gumbel(*shape)
         fading = self.config.choice_temperature * (1 - level)
         return prediction.confidence + fading[:, None, None, None] * noise
 
 
 def reveal(
-    priority: Float[Tensor, "b T H W"], known: Bool[Tensor, "b T H W"], stay_hidden: Tensor
+    priority: Float[Tensor, "b T H W"],
+    known: Bool[Tensor, "b T H W"],
+    stay_hidden: Int64[Tensor, " b"],
 ) -> Bool[Tensor, "b T H W"]:
-    """The hidden positions of highest priority, so many that `stay_hidden` remain; at least one while any is hidden."""
+    """The hidden positions of highest priority, so many that `stay_hidden` remain; at least one
+    while any is hidden.
+    """
     hidden = ~known.flatten(1)  # b n
     num_hidden = hidden.sum(1)
     count = torch.maximum(num_hidden - stay_hidden, num_hidden.clamp_max(1))
-    scores = priority.flatten(1).masked_fill(~hidden, -torch.inf)
-    rank = scores.argsort(1, descending=True).argsort(1)
+    # By rank, not by value: a hidden position may have priority -inf (a code of probability 0).
+    by_priority = priority.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)
+    rank = by_priority.masked_fill(~hidden, hidden.shape[1]).argsort(1).argsort(1)
     return ((rank < count[:, None]) & hidden).reshape(known.shape)
 
 
-def halton_ranks(grid: Grid) -> Tensor:
-    """When each position of the grid is reached by the Halton sequence in bases (2, 3, 5); T H W."""
-    ranks = torch.full((grid.size,), -1, dtype=torch.int64)
-    reached, index = 0, 0
-    while reached < grid.size:
-        index += 1
-        t, h, w = (
-            int(_radical_inverse(index, prime) * size) for prime, size in zip((2, 3, 5), grid, strict=True)
-        )
+@functools.lru_cache(maxsize=8)
+def halton_ranks(grid: Grid) -> Int64[Tensor, "T H W"]:
+    """When each position of the grid is first reached by the Halton sequence. It is remembered:
+    never write to it.
+    """
+    num_points = grid.size
+    while True:
+        index = torch.arange(1, num_points + 1)
+        t, h, w = (_cells(index, prime, size) for prime, size in zip(_BASES, grid, strict=True))
         cell = (t * grid.h + h) * grid.w + w
-        if ranks[cell] < 0:
-            ranks[cell] = reached
-            reached += 1
-    return ranks.reshape(grid)
+        first = torch.full((grid.size,), num_points + 1).scatter_reduce(0, cell, index, "amin")
+        if (first <= num_points).all():
+            return first.argsort().argsort().reshape(grid)
+        num_points *= 2
 
 
-def _radical_inverse(index: int, prime: int) -> float:
-    value, scale = 0.0, 1.0
-    while index:
-        index, digit = divmod(index, prime)
-        scale /= prime
-        value += digit * scale
-    return value
+def _cells(index: Int64[Tensor, " n"], prime: int, size: int) -> Int64[Tensor, " n"]:
+    """Which of `size` cells the radical inverse of `index` in base `prime` falls into: its digits
+    mirrored at the point, 110 becomes 0.011. In integers, because 1/3 must not be rounded.
+    """
+    mirrored, scale = torch.zeros_like(index), 1
+    while (index > 0).any():
+        mirrored = mirrored * prime + index % prime
+        index, scale = index // prime, scale * prime
+    return mirrored * size // scale
 
 
 def _written(latents: Latents, prediction: Prediction, chosen: Bool[Tensor, "b T H W"]) -> Latents:

@@ -1,6 +1,8 @@
-"""Curves by level while training: sample a few clips of each level from the averaged weights, and judge them.
+"""Curves by level while training: sample a few clips of each level from the averaged weights, and
+judge them.
 
-Seeds are fixed, so that a curve moves because the model does, and a resumed run draws the same curve.
+Seeds are fixed, so that a curve moves because the model does, and a resumed run draws the same
+curve.
 """
 
 from pathlib import Path
@@ -12,20 +14,22 @@ from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
 from vidcomp.pipeline import ClipFormat, sample_clips
 from vidcomp.probes.base import score_verdicts
-from vidcomp.probes.factors import Judge
-from vidcomp.runs import GeneratorRun
+from vidcomp.runs import GeneratorRun, load_judge
 from vidcomp.seeding import Rng
 from vidcomp.tokenizers.base import Tokenizer
 from vidcomp.world.splits import Split
 
 
 class CurveHook:
-    """``eval/<level>/joint`` and ``eval/<level>/frames`` for a generator, as `Hooks` asks for them."""
+    """``eval/<level>/joint`` and ``eval/<level>/frames`` for a generator, as `Hooks` asks for
+    them."""
 
-    def __init__(self, run: GeneratorRun, tokenizer: Tokenizer, clips: ClipFormat, split: Split) -> None:
+    def __init__(
+        self, run: GeneratorRun, tokenizer: Tokenizer, clips: ClipFormat, split: Split
+    ) -> None:
         assert run.evaluate is not None
-        self.run, self.tokenizer, self.clips, self.split = run, tokenizer, clips, split
-        self.judge = Judge.load(Path(run.evaluate.probe))
+        self.run, self.tokenizer, self.clips = run, tokenizer, clips
+        self.judge = load_judge(Path(run.evaluate.probe), clips.factors)
         num_clips = run.evaluate.clips_per_level
         self.requests = {level: split.requests(level, num_clips) for level in split.level_names}
 
@@ -41,7 +45,7 @@ class CurveHook:
             Rng.make(self.run.seed, "curves", torch.arange(len(classes))),
         )
         found: dict[str, float] = {}
-        verdicts = self.judge.read(video).split([len(r) for r in self.requests.values()])
+        verdicts = self.judge.read(video).split([len(asked) for asked in self.requests.values()])
         for (level, asked), read in zip(self.requests.items(), verdicts, strict=True):
             scores = score_verdicts(read, asked, self.clips.factors)
             found |= {f"eval/{level}/{key}": scores[key].value for key in ("joint", "frames")}

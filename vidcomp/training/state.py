@@ -1,17 +1,16 @@
 """Checkpoints: complete or absent, free of pickles that run code, and enough to go on bit for bit.
 
-``checkpoint-N`` is written under another name and renamed, N being the number of optimiser steps done:
+``checkpoint-N`` is written under another name and renamed, N being the number of steps done:
 
     model.safetensors   ema.safetensors   optimizer.pt (tensors only)   state.json
 
-No random state is in it, because there is none: draws are a pure function of the seed and the sample's
-index (see `vidcomp.seeding`).
+No random state is in it, because there is none: draws are a pure function of the seed and the
+sample's index (see `vidcomp.seeding`).
 """
 
 import copy
 import io
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,19 +66,21 @@ def save_checkpoint(
     keep: int,
 ) -> None:
     """Write ``checkpoint-<step>`` and remove all but the newest `keep`."""
-    final = out / f"checkpoint-{progress.step}"
     partial = out / f".partial-checkpoint-{progress.step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_weights(model, partial / "model.safetensors")
-    save_weights(ema.model, partial / "ema.safetensors")
-    buffer = io.BytesIO()
-    torch.save(optimizer.state_dict(), buffer)
-    (partial / "optimizer.pt").write_bytes(buffer.getvalue())
-    (partial / "state.json").write_text(json.dumps(asdict(progress)))
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(partial, final)
+    try:
+        save_weights(model, partial / "model.safetensors")
+        save_weights(ema.model, partial / "ema.safetensors")
+        buffer = io.BytesIO()
+        torch.save(optimizer.state_dict(), buffer)
+        (partial / "optimizer.pt").write_bytes(buffer.getvalue())
+        (partial / "state.json").write_text(json.dumps(asdict(progress)))
+        partial.rename(out / f"checkpoint-{progress.step}")
+    finally:
+        shutil.rmtree(
+            partial, ignore_errors=True
+        )  # after a failure: on a full disk it is in the way
     for old in checkpoints(out)[:-keep]:
         shutil.rmtree(old)
 
@@ -97,6 +98,8 @@ def load_checkpoint(
 def save_weights(model: nn.Module, path: Path) -> None:
     """All parameters and buffers of `model`, as safetensors.
 
-    Through bytes, because on a full disk only Python's own writing raises an `OSError` that says so.
+    Through bytes, because on a full disk only Python's own writing raises an `OSError` that says
+    so.
     """
-    path.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}))
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    path.write_bytes(save(tensors))

@@ -116,7 +116,7 @@ class Factors:
         return table.to(classes.device)[rows, classes]
 
     def parse(self, named: Sequence[Mapping[str, str]]) -> Int64[Tensor, "b f"]:
-        """Class ids from ``[{"shape": "circle", "colour": "red"}, ...]``; every factor is needed."""
+        """Class ids from ``[{"shape": "circle", "colour": "red"}, ...]``; no factor may lack."""
         rows: list[list[int]] = []
         for entry in named:
             for key in entry:

@@ -110,8 +110,6 @@ def _path(
     reach = EXTENT * radius
     longest = (1 - 2 * reach).clamp_max(TRAVEL[1])
     travel = _between(rng.fold("travel").uniform(1)[:, 0], TRAVEL[0], longest)
-    if num_frames == 1:
-        travel = torch.zeros_like(travel)
     step = travel[:, None] * direction  # b 2
     low = reach[:, None] - step.clamp_max(0)
     high = frame - reach[:, None] - step.clamp_min(0)

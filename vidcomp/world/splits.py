@@ -114,14 +114,14 @@ class Split:
         return combinations[torch.arange(num_clips) % len(combinations)]
 
     def refuse_held_out(self, classes: Int64[Tensor, "b f"]) -> None:
-        """Raise UserError if any row is held out. Every training batch of a generator passes here."""
+        """Raise UserError if any row is held out. Every batch of a generator passes here."""
         held_out = ~self.seen(classes)
         if held_out.any():
             example = self.factors.describe(classes[held_out][0])
             raise UserError(
-                f"{int(held_out.sum())} of {len(classes)} training clips show held-out combinations, "
-                f"such as '{example}' (split {self.digest}); a generator trains on seen combinations only: "
-                "set combinations=seen, or change the split"
+                f"{int(held_out.sum())} of {len(classes)} training clips show held-out "
+                f"combinations, such as '{example}' (split {self.digest}); a generator trains on "
+                "seen combinations only: set combinations=seen, or change the split"
             )
 
 

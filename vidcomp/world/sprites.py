@@ -10,7 +10,6 @@ Shapes, in units of the radius: all fit in a circle of `EXTENT`. Shape 0 is a di
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from einops import rearrange
@@ -48,8 +47,8 @@ class Scene:
     def __len__(self) -> int:
         return len(self.radius)
 
-    def __getitem__(self, rows: slice) -> Self:
-        return type(self)(
+    def __getitem__(self, rows: slice) -> "Scene":
+        return Scene(
             self.centres[rows],
             self.radius[rows],
             self.angle_rad[rows],
@@ -60,7 +59,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Clips and their truth. The centre of pixel (row i, column j) has the position x = j, y = i."""
+    """Clips and their truth. The centre of pixel (row i, column j) is the position (j, i)."""
 
     frames: Frames
     masks: Bool[Tensor, "b t h w"]
@@ -132,7 +131,7 @@ def signed_distance(
 
 
 def _star(x: Float[Tensor, "*n"], y: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Five points, one up. Folding the angle into a tenth of a turn makes its ten edges one line."""
+    """Five points, one up. Folded into a tenth of a turn, its ten edges are one line."""
     tenth = math.pi / 5
     rho = torch.hypot(x, y)
     from_tip = torch.atan2(x, -y).abs() % (2 * tenth)  # the tip that points up is at 0

@@ -1,0 +1,8 @@
+"""What comes after training: samples on disk, the judge that reads them, and scores with their
+ceilings."""
+
+from vidcomp.evaluation.judge import ProbeFit, fit_probe
+from vidcomp.evaluation.samples import sample_run, write_samples
+from vidcomp.evaluation.scores import probe_run, summary
+
+__all__ = ["ProbeFit", "fit_probe", "probe_run", "sample_run", "summary", "write_samples"]

@@ -1,0 +1,32 @@
+"""Real clips and their reconstructions, as probes look at them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from vidcomp.datasets.base import Dataset
+from vidcomp.pipeline import reconstruct
+from vidcomp.probes.base import ClipSet
+from vidcomp.runs import load_tokenizer, rows_for
+from vidcomp.types import video_from_frames
+
+_CLIPS_AT_A_TIME = 64
+
+
+def clip_set(dataset: Dataset, purpose: Literal["training", "scoring"], max_clips: int) -> ClipSet:
+    """Real clips for `purpose`: those for scoring were never trained on by anything."""
+    rows = rows_for(purpose, dataset)[:max_clips]
+    parts = [dataset.clips(chunk) for chunk in rows.split(_CLIPS_AT_A_TIME)]
+    video = torch.cat([video_from_frames(part.frames) for part in parts])
+    return ClipSet(video, torch.cat([part.classes for part in parts]))
+
+
+def with_reconstructions(real: ClipSet, tokenizers: Sequence[str]) -> dict[str, ClipSet]:
+    """Real clips, and the same clips through each tokenizer."""
+    sets = {"real": real}
+    for folder in tokenizers:
+        video = reconstruct(load_tokenizer(Path(folder)), real.video)
+        sets[f"reconstruction by {Path(folder).name}"] = ClipSet(video, real.classes)
+    return sets

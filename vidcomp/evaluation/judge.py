@@ -1,0 +1,91 @@
+"""Fitting the judge: what stands behind ``tools/probe.py fit``.
+
+The judge's folder is complete or absent: ``config.yaml`` is written last. A finished judge is kept
+as long as it was fitted by the same config, on the same dataset and tokenizers.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
+from tqdm import tqdm
+
+from vidcomp.config import RootSettings, UserError
+from vidcomp.datasets.base import DataConfig, build, prepare
+from vidcomp.evaluation.clips import clip_set, with_reconstructions
+from vidcomp.probes import base as probes
+from vidcomp.runs import environment, weights_digest, write_json
+
+_CHECKED_CLIPS = 400
+"""Clips on which a fitted judge's own accuracy is measured, at most."""
+
+
+class ProbeFit(RootSettings):
+    """The root of a probe's YAML: the judge, what it is fitted on, and the tokenizers (run folders)
+    whose look it must know."""
+
+    name: str
+    seed: int = 0
+    data: DataConfig
+    tokenizers: tuple[str, ...] = ()
+    clips: PositiveInt = 1600
+    probe: Annotated[SerializeAsAny[probes.Config], BeforeValidator(probes.PROBES.config)]
+
+
+def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
+    """Fit the judge on clips of all combinations and save it in `out` (``runs/<name>``); a finished
+    one is kept."""
+    out = out or Path("runs") / config.name
+    _refuse_other_folder(out)
+    prepare(config.data)
+    dataset, _ = build(config.data)
+    record: dict[str, Any] = {
+        "config_hash": config.digest,
+        "dataset": dataset.fingerprint,
+        "tokenizers": {folder: weights_digest(Path(folder)) for folder in config.tokenizers},
+    }
+    if (out / "config.yaml").is_file():
+        _refuse_other_fit(out, record)
+        return out
+    judge = config.probe.build(dataset.factors)
+    if not isinstance(judge, probes.TrainedJudge):
+        raise UserError(
+            f"probe {config.probe.name!r} needs no fitting: tools/probe.py RUN asks it as it is; "
+            "name a trained one, such as factors"
+        )
+    train = with_reconstructions(clip_set(dataset, "training", config.clips), config.tokenizers)
+    fresh = with_reconstructions(clip_set(dataset, "scoring", _CHECKED_CLIPS), config.tokenizers)
+    num_steps = getattr(config.probe, "steps", None)
+    with tqdm(desc=f"fit {out.name}", unit="step", total=num_steps, disable=None) as bar:
+
+        def show(step: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+
+        judge.fit(train, seed=config.seed, progress=show)
+    for source, scores in judge.check(fresh).items():
+        shares = ", ".join(f"{name} {score.value:.1%}" for name, score in scores.items())
+        print(f"{out}: {source}: {shares}")
+    judge.save(out)
+    write_json(out / "environment.json", environment(**record))
+    config.save(out / "config.yaml")
+    return out
+
+
+def _refuse_other_folder(out: Path) -> None:
+    """Raise UserError if `out` is in use for something else: saving a judge replaces the folder."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "probe.json").is_file():
+        raise UserError(f"{out} holds something else than a judge; give another out=DIR")
+
+
+def _refuse_other_fit(out: Path, record: dict[str, Any]) -> None:
+    """Raise UserError if the judge in `out` was fitted by another config, or on other clips."""
+    path = out / "environment.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    differing = [name for name in record if known.get(name) != record[name]]
+    if differing:
+        raise UserError(
+            f"{out} holds a judge of another {differing[0].removesuffix('_hash')}; give another "
+            "out=DIR, or remove that folder"
+        )

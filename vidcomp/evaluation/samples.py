@@ -1,0 +1,123 @@
+"""Sampling a run to disk: what stands behind ``tools/sample.py``.
+
+Samples are a folder dataset of their own: lossless clips, a table of what was asked for, the
+factors; beside them a grid to look at. The folder is complete or absent.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from vidcomp.config import UserError
+from vidcomp.datasets.folder import Config as FolderConfig
+from vidcomp.media import Cell, grid, write_video
+from vidcomp.pipeline import ClipFormat, Pipeline, sample_clips
+from vidcomp.probes.base import ClipSet
+from vidcomp.runs import GeneratorRun, SamplingConfig, weights_digest, write_json
+from vidcomp.seeding import Rng
+from vidcomp.types import Video, frames_from_video, video_from_frames
+from vidcomp.world.table import Manifest, Table
+
+_GRID_COLUMNS = 16
+_GRID_ROWS = 4
+
+
+def generator_of(folder: Path) -> tuple[Pipeline, GeneratorRun]:
+    """The pipeline and the config of a generator's run; raises UserError if it is a tokenizer's."""
+    pipeline = Pipeline.load(folder)
+    if not isinstance(pipeline.run, GeneratorRun):
+        raise UserError(f"{folder} is a tokenizer's run; samples and scores are a generator's")
+    return pipeline, pipeline.run
+
+
+def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
+    """Sample every level of a run's split, evenly over its combinations, into ``RUN/samples``.
+
+    Samples that are there from the same weights and settings are kept; with ``sampling=None`` those
+    of any settings, and the run's own are used if there are none.
+    """
+    pipeline, run = generator_of(folder)
+    out = folder / "samples"
+    record: dict[str, Any] = {"weights": weights_digest(folder)}
+    if sampling is not None:
+        record["sampling"] = sampling.model_dump(mode="json")
+    if (out / "sampling.json").is_file():
+        kept = json.loads((out / "sampling.json").read_text())
+        if {key: kept[key] for key in record} == record:
+            return out
+    sampling = sampling or run.sampling
+    record["sampling"] = sampling.model_dump(mode="json")
+
+    assert pipeline.generator is not None
+    split = pipeline.split
+    num_clips = sampling.clips_per_level
+    classes = torch.cat([split.requests(level, num_clips) for level in split.level_names])
+    began = time.perf_counter()
+    video = sample_clips(
+        pipeline.generator,
+        pipeline.tokenizer,
+        pipeline.condition(classes),
+        pipeline.format.size,
+        sampling,
+        Rng.make(sampling.seed, "sample", torch.arange(len(classes))),
+        progress=f"sample {folder.name}",
+    )
+    record["sample_s"] = time.perf_counter() - began
+
+    partial = folder / ".partial-samples"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_samples(partial, video, classes, pipeline.format, fingerprint=record["weights"])
+        write_json(partial / "sampling.json", record)
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def write_samples(
+    out: Path,
+    video: Video,
+    classes: Int64[Tensor, "b f"],
+    clips: ClipFormat,
+    *,
+    fingerprint: str,
+) -> None:
+    """Lossless clips with their table, and ``grid.mp4``: a column for each combination."""
+    factors, frames = clips.factors, frames_from_video(video)
+    paths = [f"clips/{i:06d}.mp4" for i in range(len(frames))]
+    (out / "clips").mkdir(parents=True, exist_ok=True)
+    for path, clip in zip(paths, frames, strict=True):
+        write_video(out / path, clip, fps=clips.fps)
+    size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
+    manifest = Manifest(
+        num_clips=len(frames), **size, fps=clips.fps, fingerprint=fingerprint, factors=factors
+    )
+    manifest.save(out)
+    Table(factors, tuple(paths), classes, factors.prototypes(classes)).save(out)
+
+    shown = factors.combinations()[:_GRID_COLUMNS]
+    columns: list[list[Cell | None]] = []
+    for combination in shown:
+        of_combination = frames[(classes == combination).all(1)][:_GRID_ROWS]
+        cells = [Cell(clip) for clip in of_combination]
+        columns.append([*cells, *[None] * (_GRID_ROWS - len(cells))])
+    labels = [factors.describe(combination) for combination in shown]
+    picture = grid(list(zip(*columns, strict=True)), column_labels=labels)
+    write_video(out / "grid.mp4", picture, fps=clips.fps, codec="h264")
+
+
+def read_samples(folder: Path) -> ClipSet:
+    """The samples as they lie on disk: what is scored is what a person can look at."""
+    dataset = FolderConfig.model_validate({"path": folder}).build()
+    frames = torch.cat(
+        [dataset.clips(rows).frames for rows in torch.arange(len(dataset)).split(64)]
+    )
+    return ClipSet(video_from_frames(frames), dataset.classes())

@@ -1,0 +1,193 @@
+"""The report: ``report.html`` for people, ``report.json`` for tools, ``grids/*.mp4`` to pass on.
+
+The page is one file that needs nothing else: styles, plots and clips are inside it. It answers in
+the order in which a reader asks: what came out, what it looks like, what was held out, how it
+fails, how far to trust it, what it cost, how to make it again.
+"""
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from vidcomp.media import write_bytes, write_video
+from vidcomp.report import figures, tables
+from vidcomp.report.collect import (
+    MissingRun,
+    ScoredRun,
+    TrainedTokenizer,
+    World,
+    collect_run,
+    collect_tokenizer,
+    read_json,
+    worlds,
+)
+from vidcomp.report.grids import PIXELS_PER_PAGE_PIXEL, LevelGrid, level_grid
+from vidcomp.report.records import ReportRecord, ScoreRecord
+from vidcomp.runs import environment
+
+
+@dataclass(frozen=True)
+class Film:
+    """A grid on the page. Sizes are in pixels of the page; `file` lies beside it."""
+
+    grid: LevelGrid
+    source: str
+    file: str
+
+    @property
+    def width(self) -> int:
+        return self.grid.video.shape[2] // PIXELS_PER_PAGE_PIXEL
+
+    @property
+    def height(self) -> int:
+        return self.grid.video.shape[1] // PIXELS_PER_PAGE_PIXEL
+
+
+def write_report(
+    out: Path,
+    *,
+    study: str,
+    runs: Sequence[Path],
+    tokenizers: Sequence[Path],
+    probe: Path | None,
+    commands: Sequence[str],
+    wall_s: float,
+) -> Path:
+    """Write the report of run folders into `out`; returns the path of the page.
+
+    `probe` is the folder of the judge. Runs without scores are named with the reason.
+    """
+    (out / "grids").mkdir(parents=True, exist_ok=True)
+    collected = [collect_run(folder) for folder in runs]
+    scored = [run for run in collected if isinstance(run, ScoredRun)]
+    trained = [collect_tokenizer(folder) for folder in tokenizers]
+    here = environment()
+    record = ReportRecord(
+        study=study,
+        commit=here["commit"],
+        device=here["device"],
+        versions=here["versions"],
+        wall_s=wall_s,
+        runs=[run.record() for run in collected],
+    )
+    _write_text(out / "report.json", json.dumps(record.model_dump(), indent=1, allow_nan=False))
+    found = worlds(scored)
+    page = _template().render(
+        record=record,
+        worlds=[_world_view(world, trained, out, k) for k, world in enumerate(found)],
+        missing=[run for run in collected if isinstance(run, MissingRun)],
+        costs=tables.costs(scored, trained),
+        tokenizers=trained,
+        tokenizer_pictures=[p for t in trained if (p := figures.reconstruction(t))],
+        probe=_probe_accuracy(probe),
+        configs=_configs([*tokenizers, *runs]),
+        elsewhere=[run for run in scored if _made_elsewhere(run, record)],
+        commands=commands,
+    )
+    _write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def _world_view(
+    world: World, tokenizers: Sequence[TrainedTokenizer], out: Path, number: int
+) -> dict[str, Any]:
+    """All that the page says of one world."""
+    levels = world.split.level_names
+    files = {level: f"grids/{level}{f'-{number + 1}' if number else ''}.mp4" for level in levels}
+    grids = {level: level_grid(world, level) for level in levels}
+    return {
+        "world": world,
+        "levels": levels,
+        "counts": {level: len(world.split.combinations_of(level)) for level in levels},
+        "colours": {level: figures.level_colour(level) for level in levels},
+        "factors": world.clips.factors,
+        "num_seeds": min(len(group.runs) for group in world.groups),
+        "max_seeds": max(len(group.runs) for group in world.groups),
+        "joint": tables.joint(world),
+        "ceilings": tables.ceilings(world),
+        "films": [_film(grid, out, files[level]) for level, grid in grids.items() if grid],
+        "coverage": tables.coverage(world),
+        "per_factor": tables.per_factor(world),
+        "frame_pictures": [figures.by_frame(group, levels) for group in world.groups],
+        "training_pictures": [figures.training(group, levels) for group in world.groups],
+        "tokenizers": tables.tokenizer_rows(world, tokenizers),
+        "agreement": tables.agreement(world),
+        "second_opinion": tables.second_opinion(world),
+    }
+
+
+def _film(grid: LevelGrid, out: Path, file: str) -> Film:
+    """Write the grid as mp4 beside the page, and as WebM into it: every browser plays VP9."""
+    write_video(out / file, grid.video, fps=grid.fps, codec="h264")
+    with tempfile.TemporaryDirectory() as folder:
+        webm = Path(folder) / "grid.webm"
+        write_video(webm, grid.video, fps=grid.fps, codec="vp9")
+        content = base64.b64encode(webm.read_bytes()).decode()
+    return Film(grid, f"data:video/webm;base64,{content}", file)
+
+
+def _probe_accuracy(folder: Path | None) -> dict[str, dict[str, ScoreRecord]]:
+    """The judge's accuracy on held-out clips, by source and factor; empty if it is not known."""
+    if folder is None or not (folder / "probe.json").is_file():
+        return {}
+    accuracy: Mapping[str, Mapping[str, Any]] = read_json(folder / "probe.json")["accuracy"]
+    return {
+        source: {name: ScoreRecord.model_validate(score) for name, score in scores.items()}
+        for source, scores in accuracy.items()
+    }
+
+
+def _configs(folders: Sequence[Path]) -> dict[str, str]:
+    """The resolved configs, by folder."""
+    paths = [folder / "config.yaml" for folder in folders]
+    return {path.parent.name: path.read_text() for path in paths if path.is_file()}
+
+
+def _made_elsewhere(run: ScoredRun, record: ReportRecord) -> bool:
+    made = run.environment
+    return (made["commit"], made["device"]) != (record.commit, record.device)
+
+
+def _template():
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=percent, number=number, duration=duration)
+    return environment.from_string(
+        resources.files("vidcomp.report").joinpath("page.html.j2").read_text()
+    )
+
+
+def percent(share: int | float | None) -> str:
+    """``93.8 %``, ``100 %``, and a dash for what was not measured."""
+    return "–" if share is None else f"{100 * share:.1f}".removesuffix(".0") + "\u202f%"
+
+
+def number(value: int | float | None, digits: int = 3) -> str:
+    """A count with its thousands apart, or `digits` significant digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or value >= 10 ** (digits - 1):
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.{digits}g}"
+
+
+def duration(seconds: int | float | None) -> str:
+    """``8.2 s``, ``12 min 5 s``, ``3 h 20 min``."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())

@@ -1,0 +1,224 @@
+"""The tables of a report: which numbers stand in which cell; the template says how they look.
+
+A cell holds one score for each seed. With one seed it has that seed's 95 % interval; with several
+it has their mean and their range, since the spread of seeds is what a reader has to weigh.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vidcomp.report.collect import ScoredRun, TrainedTokenizer, World, series
+from vidcomp.report.records import REAL, RECONSTRUCTION, SAMPLES, LevelRecord, ScoreRecord
+from vidcomp.world.splits import level_name
+
+SOURCES = (REAL, RECONSTRUCTION, SAMPLES)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of one configuration; `scores` has an entry for each seed that was scored."""
+
+    scores: tuple[ScoreRecord, ...]
+
+    @property
+    def values(self) -> list[float]:
+        return [s.value for s in self.scores if s.value is not None]
+
+    @property
+    def value(self) -> float | None:
+        """The mean over seeds."""
+        return sum(self.values) / len(self.values) if self.values else None
+
+    @property
+    def low(self) -> float | None:
+        return self.scores[0].low if len(self.scores) == 1 else min(self.values, default=None)
+
+    @property
+    def high(self) -> float | None:
+        return self.scores[0].high if len(self.scores) == 1 else max(self.values, default=None)
+
+    @property
+    def n(self) -> int | None:
+        return self.scores[0].n if self.scores else None
+
+    @property
+    def chance(self) -> float | None:
+        return self.scores[0].chance if self.scores else None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A label and its cells. `note` stands small beside the label."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A part of the coverage picture: two factors' classes against each other, the others fixed."""
+
+    title: str
+    row_names: tuple[str, ...]
+    column_names: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took."""
+
+    name: str
+    parameters: int | None
+    steps: int | None
+    train_s: float | None
+    wait_share: float | None
+    skipped_steps: int | None
+    sample_s: float | None
+
+    @property
+    def steps_per_s(self) -> float | None:
+        return self.steps / self.train_s if self.steps and self.train_s else None
+
+
+@dataclass(frozen=True)
+class TokenizerRow:
+    """Fidelity by level and measure, and what was measured at the end of its training."""
+
+    tokenizer: TrainedTokenizer
+    fidelity: Mapping[str, tuple[Cell, ...]]
+    psnr_db: float | None
+    code_usage: float | None
+    code_perplexity: float | None
+
+
+def joint(world: World) -> list[TableRow]:
+    """Joint accuracy of the samples: a row for each configuration, a cell for each level."""
+    return [
+        TableRow(group.label, _cells(world, [run.levels for run in group.runs]), _seeds(group.runs))
+        for group in world.groups
+    ]
+
+
+def ceilings(world: World) -> list[TableRow]:
+    """Joint accuracy of real clips, and of the reconstructions of each tokenizer."""
+    first_of = {run.tokenizer: run for run in reversed(world.runs)}
+    wanted = [("real clips", world.runs[0], REAL)]
+    wanted += [
+        (f"reconstructions by {run.tokenizer}", run, RECONSTRUCTION)
+        for run in world.runs
+        if first_of[run.tokenizer] is run
+    ]
+    rows: list[TableRow] = []
+    for label, run, source in wanted:
+        found = run.ceilings[source]
+        cells = [
+            Cell((found[level].joint,) if level in found else ())
+            for level in world.split.level_names
+        ]
+        rows.append(TableRow(label, tuple(cells)))
+    return rows
+
+
+def per_factor(world: World) -> list[TableRow]:
+    """Accuracy of each factor, all frames of a clip together; cells by level, then by factor."""
+    rows: list[TableRow] = []
+    for group in world.groups:
+        cells: list[Cell] = []
+        for level, name in itertools.product(world.split.level_names, world.clips.factors.names):
+            scored = [run.levels[level] for run in group.runs if level in run.levels]
+            cells.append(Cell(tuple(record.per_factor[name] for record in scored)))
+        rows.append(TableRow(group.label, tuple(cells)))
+    return rows
+
+
+def agreement(world: World) -> list[TableRow]:
+    """For each run that two judges saw: the share of frames that they read alike, by source."""
+    rows: list[TableRow] = []
+    for run in world.runs:
+        agreed = run.scores.get("agreement", {})
+        cells = tuple(Cell((agreed[s],) if s in agreed else ()) for s in SOURCES)
+        if agreed:
+            rows.append(TableRow(run.name, cells))
+    return rows
+
+
+def second_opinion(world: World) -> list[TableRow]:
+    """Joint accuracy by level, as each judge sees it."""
+    rows: list[TableRow] = []
+    levels = world.split.level_names
+    for run in world.runs:
+        for judge, scores in run.scores.items():
+            found = [scores.get(f"{SAMPLES}/{level}/joint") for level in levels]
+            if any(found):
+                cells = tuple(Cell((score,) if score else ()) for score in found)
+                rows.append(TableRow(run.name, cells, judge))
+    return rows
+
+
+def coverage(world: World) -> list[Facet]:
+    """The level of every combination: two factors make a table, the others as many tables."""
+    items = world.clips.factors.items
+    names = [factor.class_names for factor in items]
+    columns = names[1] if len(items) > 1 else ("",)
+    levels = iter(world.split.combination_levels().tolist())
+    level_of = {combo: level_name(next(levels)) for combo in itertools.product(*names)}
+    facets: list[Facet] = []
+    for rest in itertools.product(*names[2:]):
+        title = ", ".join(f"{f.name}: {c}" for f, c in zip(items[2:], rest, strict=True))
+        table = [
+            tuple(level_of[(r, *((c,) if len(items) > 1 else ()), *rest)] for c in columns)
+            for r in names[0]
+        ]
+        facets.append(Facet(title, names[0], columns, tuple(table)))
+    return facets
+
+
+def costs(runs: Sequence[ScoredRun], tokenizers: Sequence[TrainedTokenizer]) -> list[Cost]:
+    """Tokenizers first, as they are trained first."""
+    rows = [(t.name, t.parameters, t.state, None) for t in tokenizers]
+    rows += [(run.name, run.environment["parameters"], run.state, run.sample_s) for run in runs]
+    return [
+        Cost(
+            name=name,
+            parameters=parameters,
+            steps=state.get("step"),
+            train_s=state.get("train_s"),
+            wait_share=state["wait_s"] / state["train_s"] if state.get("train_s") else None,
+            skipped_steps=state.get("skipped_steps"),
+            sample_s=sample_s,
+        )
+        for name, parameters, state, sample_s in rows
+    ]
+
+
+def tokenizer_rows(world: World, tokenizers: Sequence[TrainedTokenizer]) -> list[TokenizerRow]:
+    """What each tokenizer keeps of a clip, by level; measured with the first run that uses it."""
+    rows: list[TokenizerRow] = []
+    for tokenizer in tokenizers:
+        users = [run for run in world.runs if run.tokenizer == tokenizer.name]
+        found = users[0].scores.get("fidelity", {}) if users else {}
+        fidelity: dict[str, tuple[Cell, ...]] = {}
+        for measure in ("psnr_db", "ssim", "flicker"):
+            paths = [f"{RECONSTRUCTION}/{level}/{measure}" for level in world.split.level_names]
+            fidelity[measure] = tuple(Cell((found[p],) if p in found else ()) for p in paths)
+        last = {
+            key: (series(tokenizer.metrics, f"eval/{key}")[1] or [None])[-1]
+            for key in ("psnr_db", "code_usage", "code_perplexity")
+        }
+        rows.append(TokenizerRow(tokenizer, fidelity, **last))
+    return rows
+
+
+def _cells(world: World, by_seed: Sequence[Mapping[str, LevelRecord]]) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(tuple(levels[level].joint for levels in by_seed if level in levels))
+        for level in world.split.level_names
+    )
+
+
+def _seeds(runs: Sequence[ScoredRun]) -> str:
+    seeds = ", ".join(str(run.run.seed) for run in runs)
+    return f"seed {seeds}" if len(runs) == 1 else f"mean of seeds {seeds}"
