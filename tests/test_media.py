@@ -185,6 +185,16 @@ def test_a_broken_file_is_named_in_one_line(tmp_path: Path, kind: str, decoder: 
         verify(path)
 
 
+def test_a_cut_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """Between two packets FFmpeg sees nothing wrong: then the header's number of frames tells."""
+    path = tmp_path / "clip.mp4"
+    whole = encode(moving_disc(24), path, faststart=True)
+    for size in range(whole.find(b"mdat"), len(whole), 37):
+        path.write_bytes(whole[:size])
+        with pytest.raises(MediaError, match=r"clip\.mp4"):
+            read_video(path)
+
+
 def test_flipped_bits_are_found_when_a_file_is_checked(tmp_path: Path) -> None:
     """decord conceals them in silence, which is why PyAV sees every frame once."""
     path = tmp_path / "clip.mp4"

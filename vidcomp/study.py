@@ -22,7 +22,7 @@ from vidcomp.config import RootSettings, UserError
 from vidcomp.datasets.base import DataRoot
 from vidcomp.evaluation import ProbeFit
 from vidcomp.jobs import Job, execute, log_of
-from vidcomp.report import write_report
+from vidcomp.report.page import write_report
 from vidcomp.runs import GeneratorRun, TokenizerRun, checkpoints, finished, load_run, write_json
 
 _TOOLS = Path(__file__).parents[1] / "tools"

@@ -78,7 +78,9 @@ def test_an_interrupted_render_goes_on_to_the_same_files(
         reader(tmp_path / "cut")
     # A process that was killed while it wrote leaves a part, which is nobody's clip.
     (tmp_path / "cut" / "clips" / ".000009.mp4.77.part").write_bytes(b"half")
+    dates = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").rglob("*.mp4")}
     store(sprites(), tmp_path / "cut")
+    assert all(p.stat().st_mtime_ns == date for p, date in dates.items())
     (tmp_path / "cut" / "clips" / ".000009.mp4.77.part").unlink()
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 

@@ -99,7 +99,12 @@ class Studio:
             {"step": s, "reconstruction": 1 / s, "psnr_db": 10 + s / 6} for s in range(10, 101, 10)
         ]
         lines.append(
-            {"step": 100, "eval/psnr_db": 28.5, "eval/code_usage": 0.4, "eval/code_perplexity": 300}
+            {
+                "step": 100,
+                "eval/psnr_db": 28.5,
+                "eval/code_usage_0": 0.417,
+                "eval/code_perplexity_0": 300,
+            }
         )
         (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         return folder

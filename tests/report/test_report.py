@@ -114,6 +114,7 @@ def test_the_page_is_balanced_accessible_and_needs_nothing_else(studio: MakeStud
     assert "a&b" in reader.text  # escaped once, not twice and not never
     assert "nan" not in re.sub(r"data:[^\"]*", "", page.read_text()).lower()
     assert "99.9\u202f%" in reader.text and "28.0" in reader.text  # the judge's own, and PSNR
+    assert "41.7\u202f%" in reader.text  # of the codebook
 
 
 def test_grids_lie_beside_the_page_and_in_it(studio: MakeStudio) -> None:

@@ -95,6 +95,12 @@ def test_colours_are_exact_inside_and_outside() -> None:
     assert out.frames[0, 0, 0, 0].tolist() == [round(BACKGROUND * 255)] * 3
 
 
+def test_angles_turn_clockwise() -> None:
+    """The triangle's apex goes to the right of its centre."""
+    top_rows = coverage(scene("triangle", angle_rad=0.3), height=64, width=64)[:18]
+    assert top_rows.sum(0).argmax() > 33
+
+
 def test_up_is_up() -> None:
     """The triangle and the star have a point above their centre: more mass below it than above."""
     for shape in ("triangle", "star"):

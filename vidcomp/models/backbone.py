@@ -1,14 +1,19 @@
 """The trunk that every objective shares: a spatiotemporal transformer on the latent grid.
 
 It knows nothing of masks, noise or codes: hidden vectors in, hidden vectors out, modulated by one
-condition vector a clip. Positions are rotary in time, height and width, so any grid can be asked
-for.
+condition vector a clip.
+
+Positions enter twice, both times as the sines and cosines of the same angles, so any grid can be
+asked for: attention is rotary in time, height and width, and a linear map of them is added to the
+input. Rotary positions alone are not enough: where all positions are masked all values are equal,
+so is every mean of them, and the first codes of a clip would be drawn as if they had no place.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import PositiveInt, model_validator
@@ -79,6 +84,7 @@ class Backbone(nn.Module):
             )
             for _ in range(depth)
         )
+        self.place = nn.Linear(self.width // heads, self.width)
         self.modulation = nn.Linear(self.width, 2 * self.width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
@@ -95,6 +101,7 @@ class Backbone(nn.Module):
         turns = self.rotary.turns(grid, hidden.device)
         condition = F.silu(condition)
         x = rearrange(hidden, "b T H W c -> b (T H W) c")
+        x = x + self.place(torch.view_as_real(turns).flatten(1))  # n (pairs 2) -> n c
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x, condition, turns, grid)

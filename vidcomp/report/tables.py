@@ -85,13 +85,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class TokenizerRow:
-    """Fidelity by level and measure, and what was measured at the end of its training."""
+    """Fidelity by level and measure, and how each of its codebooks is used."""
 
     tokenizer: TrainedTokenizer
     fidelity: Mapping[str, tuple[Cell, ...]]
-    psnr_db: float | None
-    code_usage: float | None
-    code_perplexity: float | None
+    code_usage: tuple[float, ...]
+    code_perplexity: tuple[float, ...]
 
 
 def joint(world: World) -> list[TableRow]:
@@ -204,12 +203,16 @@ def tokenizer_rows(world: World, tokenizers: Sequence[TrainedTokenizer]) -> list
         for measure in ("psnr_db", "ssim", "flicker"):
             paths = [f"{RECONSTRUCTION}/{level}/{measure}" for level in world.split.level_names]
             fidelity[measure] = tuple(Cell((found[p],) if p in found else ()) for p in paths)
-        last = {
-            key: (series(tokenizer.metrics, f"eval/{key}")[1] or [None])[-1]
-            for key in ("psnr_db", "code_usage", "code_perplexity")
-        }
-        rows.append(TokenizerRow(tokenizer, fidelity, **last))
+        usage = _last_of_codebooks(tokenizer, "code_usage")
+        perplexity = _last_of_codebooks(tokenizer, "code_perplexity")
+        rows.append(TokenizerRow(tokenizer, fidelity, usage, perplexity))
     return rows
+
+
+def _last_of_codebooks(tokenizer: TrainedTokenizer, key: str) -> tuple[float, ...]:
+    """The last ``eval/<key>_0``, ``eval/<key>_1``, ... that a training logged."""
+    found = (series(tokenizer.metrics, f"eval/{key}_{q}")[1] for q in itertools.count())
+    return tuple(values[-1] for values in itertools.takewhile(bool, found))
 
 
 def _cells(world: World, by_seed: Sequence[Mapping[str, LevelRecord]]) -> tuple[Cell, ...]:

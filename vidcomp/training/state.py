@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vidcomp.runs import checkpoints
+from vidcomp.runs import checkpoints, fill
 
 
 @dataclass
@@ -89,8 +89,8 @@ def load_checkpoint(
     folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
 ) -> Progress:
     """Put everything back as it was when `folder` was written."""
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    ema.model.load_state_dict(load_file(folder / "ema.safetensors"))
+    fill(model, load_file(folder / "model.safetensors"), folder)
+    fill(ema.model, load_file(folder / "ema.safetensors"), folder)
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
     return Progress(**json.loads((folder / "state.json").read_text()))
 

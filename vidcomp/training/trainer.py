@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import filter_trackers
 from jaxtyping import Int64
 from torch import Tensor, nn
 
@@ -177,25 +178,26 @@ def refuse_divergence(out: Path, progress: Progress, skipped_in_a_row: int) -> N
 
 def make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
     """Accelerate with the configured tracker; raises UserError on one that it does not have."""
-    if config.tracker == "none":
-        return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+    cpu = not torch.cuda.is_available()
+    PartialState(cpu=cpu)  # looking for a tracker logs, which needs to know the processes
+    return Accelerator(
+        mixed_precision="no",  # see `autocast`
+        log_with=None if config.tracker == "none" else installed_tracker(config.tracker, out),
+        project_dir=str(out / _LOG_FOLDER),
+        cpu=cpu,
+    )
+
+
+def installed_tracker(name: str, out: Path) -> str:
+    """`name`, if Accelerate knows it and can load it; else raises UserError."""
+    way_out = "'none' logs to metrics.jsonl alone"
     try:
-        accelerator = Accelerator(
-            mixed_precision="no",
-            log_with=config.tracker,
-            project_dir=str(out / _LOG_FOLDER),
-            cpu=not torch.cuda.is_available(),
-        )
+        usable = filter_trackers([name], str(out / _LOG_FOLDER))
     except ValueError as error:
-        raise UserError(
-            f"train.tracker={config.tracker}: {error}; 'none' logs to metrics.jsonl alone"
-        ) from None
-    if not accelerator.log_with:
-        raise UserError(
-            f"train.tracker={config.tracker}: its package is not installed; install it, or set "
-            "train.tracker=none, which logs to metrics.jsonl alone"
-        )
-    return accelerator
+        raise UserError(f"train.tracker={name}: {error}; {way_out}") from None
+    if not usable:
+        raise UserError(f"train.tracker={name}: its package is not installed; {way_out}")
+    return name
 
 
 def micro_batch_size(config: TrainConfig, num_processes: int) -> int:

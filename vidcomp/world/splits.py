@@ -109,9 +109,10 @@ class Split:
         return self.factors.combinations()[torch.tensor(of_level)]
 
     def requests(self, level: str, num_clips: int) -> Int64[Tensor, "n f"]:
-        """`num_clips` requests for a level, evenly over its combinations."""
+        """`num_clips` requests for a level, evenly over its combinations, each at least once."""
         combinations = self.combinations_of(level)
-        return combinations[torch.arange(num_clips) % len(combinations)]
+        rows = torch.arange(max(num_clips, len(combinations)))
+        return combinations[rows % len(combinations)]
 
     def refuse_held_out(self, classes: Int64[Tensor, "b f"]) -> None:
         """Raise UserError if any row is held out. Every batch of a generator passes here."""

@@ -40,7 +40,7 @@ class Scene:
 
     centres: Float[Tensor, "b t 2"]
     radius: Float[Tensor, " b"]
-    angle_rad: Float[Tensor, " b"]
+    angle_rad: Float[Tensor, " b"]  # clockwise
     rgb: Float[Tensor, "b 3"]
     shape: Int64[Tensor, " b"]  # index into SHAPES
 
