@@ -20,7 +20,7 @@ def fsq(runs: Path) -> Path:
     """The folder of a discrete tokenizer."""
     from tiny import tokenizer_run, trained
 
-    return trained(tokenizer_run("fsq", steps=20), runs / "fsq")
+    return trained(tokenizer_run("fsq", steps=60, learning_rate=5e-3), runs / "fsq")
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def kl(runs: Path) -> Path:
     """The folder of a continuous tokenizer."""
     from tiny import tokenizer_run, trained
 
-    return trained(tokenizer_run("kl", steps=20), runs / "kl")
+    return trained(tokenizer_run("kl", steps=60, learning_rate=5e-3), runs / "kl")
 
 
 @pytest.fixture(scope="session")

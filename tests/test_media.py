@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from vidcomp.config import UserError
 from vidcomp.media import (
@@ -19,6 +19,7 @@ from vidcomp.media import (
     index_files,
     read_video,
     verify,
+    write_gif,
     write_video,
 )
 
@@ -322,3 +323,15 @@ def test_a_grid_needs_clips_of_one_size() -> None:
         grid([[Cell(noise(1, 8, 8)), Cell(noise(1, 8, 9))]])
     with pytest.raises(UserError, match="got none"):
         grid([[None]])
+
+
+def test_a_gif_holds_every_frame_and_loops(tmp_path: Path) -> None:
+    clip = torch.zeros(5, 16, 24, 3, dtype=torch.uint8)
+    for k in range(5):
+        clip[k, :, 4 * k : 4 * k + 4] = 255
+    write_gif(tmp_path / "clip.gif", clip, fps=8.0)
+    with Image.open(tmp_path / "clip.gif") as picture:
+        assert picture.info["loop"] == 0
+        assert picture.info["duration"] == pytest.approx(125, abs=5)  # in hundredths of a second
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    assert np.array_equal(np.stack(frames), clip.numpy())

@@ -1,4 +1,4 @@
-"""A world so small that training takes a second: 5 frames of 16 x 16 pixels, 2 x 2 x 2 combinations.
+"""A world so small that training takes a second: 5 frames of 16 x 16 pixels, 8 combinations.
 
 Helpers for the tests of whole runs; the fixtures made of them are in conftest.py.
 """
@@ -31,8 +31,7 @@ SPRITES = {
 }
 DATA: dict[str, Any] = {"dataset": SPRITES, "split": SPLIT}
 STILLS: dict[str, Any] = {
-    "dataset": SPRITES
-    | {"num_frames": 1, "factors": {k: FACTORS[k] for k in ("shape", "colour")}},
+    "dataset": SPRITES | {"num_frames": 1, "factors": {k: FACTORS[k] for k in ("shape", "colour")}},
     "split": {"novel": {"shape": ["triangle"], "colour": ["blue"]}, "max_novel": 1},
 }
 TRAIN: dict[str, Any] = {
@@ -45,7 +44,7 @@ TRAIN: dict[str, Any] = {
     "tracker": "none",
 }
 TOKENIZERS: dict[str, dict[str, Any]] = {
-    "fsq": {"name": "fsq", "levels": [4, 4]},
+    "fsq": {"name": "fsq", "levels": [5, 5, 5]},
     "vq": {"name": "vq", "codebook_size": 16, "channels": 4},
     "kl": {"name": "kl", "channels": 4},
 }
@@ -55,7 +54,7 @@ def tokenizer_run(
     name: str = "fsq", *, data: Mapping[str, Any] = DATA, seed: int = 0, **train: Any
 ) -> TokenizerRun:
     """A run of the tokenizer `name`, with settings of `train` on top."""
-    network = {"width": 16, "depth": 1, "strides": [4, 8, 8], **TOKENIZERS[name]}
+    network = {"width": 16, "depth": 1, "strides": [2, 4, 4], **TOKENIZERS[name]}
     raw = {"name": name, "seed": seed, "data": data, "tokenizer": network, "train": TRAIN | train}
     return TokenizerRun.model_validate(raw)
 
@@ -120,7 +119,7 @@ def tool(name: str) -> ModuleType:
 
 
 def run_tool(name: str, *argv: object) -> int:
-    """The exit status of ``python tools/NAME.py ARGV...``, without the seconds that a process takes."""
+    """The exit status of ``python tools/NAME.py ARGV...``, without a process of its own."""
     module = tool(name)
     verbs = ("fit",) if name == "probe" else ()
     positional = "CONFIG" if name == "train" else "RUN"

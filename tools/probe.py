@@ -23,7 +23,7 @@ def main(verb: str, target: str, overrides: list[str]) -> None:
         settings, out = out_of(overrides)
         print(f"judge: {fit_probe(ProbeFit.load(target, settings), out)}")
         return
-    keys = dict(word.partition("=")[::2] for word in overrides)
+    keys = {key: value for key, _, value in (word.partition("=") for word in overrides)}
     if set(keys) != {"probe"}:
         raise UserError("scoring takes one key, the judge's folder; example: probe=runs/probe")
     path = probe_run(Path(target), Path(keys["probe"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from pydantic import ValidationError
 from torch import Tensor
 from tqdm import tqdm
@@ -124,7 +124,7 @@ class Pipeline:
         guidance_scale: float | None = None,
         temperature: float | None = None,
         num_steps: int | None = None,
-        prefix: Video | None = None,
+        prefix: Float[Tensor, "b 3 p h w"] | None = None,
     ) -> Video:
         """One clip for each condition, in [-1, 1]. Settings that are not given are the run's own.
 
@@ -173,7 +173,7 @@ def sample_clips(
     rng: Rng,
     *,
     num_steps: int | None = None,
-    prefix: Video | None = None,
+    prefix: Float[Tensor, "b 3 p h w"] | None = None,
     progress: str = "",
 ) -> Video:
     """Clips on the CPU, made in batches of ``sampling.batch_size``; clip i draws from ``rng[i]``.

@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -22,6 +23,7 @@ from vidcomp.config import RootSettings, UserError
 from vidcomp.datasets.base import DataRoot
 from vidcomp.evaluation import ProbeFit
 from vidcomp.jobs import Job, execute, log_of
+from vidcomp.report.collect import FAILED
 from vidcomp.report.page import write_report
 from vidcomp.runs import GeneratorRun, TokenizerRun, checkpoints, finished, load_run, write_json
 
@@ -60,17 +62,18 @@ def run_study(config: StudyConfig, out: Path | None = None) -> Path:
         execute(jobs, out, workers=config.workers, console=console)
     finally:
         write_json(clock, {"wall_s": spent + time.monotonic() - began})
-    runs = [out / name for name in generator_names(config)]
+    parts = Parts.read(config)
+    failed = [job for job in jobs if job.state == "failed"]
+    note_failures(failed, parts, config, out)
     report = write_report(
         out,
         study=config.name,
-        runs=runs,
-        tokenizers=[out / load_run(path)[0].name for path in config.tokenizers],
+        runs=[out / run_name(r, s) for r in parts.generators.values() for s in config.seeds],
+        tokenizers=[out / run.name for run in parts.tokenizers.values()],
         probe=out / "probe" if (out / "probe" / "probe.json").exists() else None,
         commands=[shlex.join(job.command) for job in jobs],
         wall_s=spent + time.monotonic() - began,
     )
-    failed = [job for job in jobs if job.state == "failed"]
     if failed:
         first = failed[0]
         raise UserError(
@@ -80,85 +83,97 @@ def run_study(config: StudyConfig, out: Path | None = None) -> Path:
     return report
 
 
-def generator_names(config: StudyConfig) -> list[str]:
-    """The folder names of the generators' runs: one for each YAML and seed."""
-    return [
-        f"{load_run(path)[0].name}-s{seed}" for path in config.generators for seed in config.seeds
-    ]
+@dataclass(frozen=True)
+class Parts:
+    """The configs that a study names, read and checked against each other."""
 
+    renders: bool
+    tokenizers: dict[str, TokenizerRun]  # by YAML
+    generators: dict[str, GeneratorRun]  # by YAML
 
-def plan(config: StudyConfig, out: Path) -> list[Job]:
-    """The jobs of a study, in an order in which each one's needs come before it."""
-    tokenizers: dict[str, tuple[str, TokenizerRun]] = {}
-    for path in config.tokenizers:
-        run, _ = load_run(path)
-        if not isinstance(run, TokenizerRun):
-            raise UserError(f"study.tokenizers: {path} is a generator's config")
-        tokenizers[path] = (path, run)
-    probe = ProbeFit.load(config.probe)
-    data = {path: run.data.digest for path, run in tokenizers.values()} | {
-        config.probe: probe.data.digest
-    }
-    data[config.data] = DataRoot.load(config.data).data.digest
-
-    expected = config.expected_s
-    jobs = [
-        Job(
-            "render",
-            command("render.py", config.data),
-            (),
-            lambda: (
-                False
-            ),  # quick when there is nothing to do, and it checks that the dataset is whole
-            expected.get("render", 15),
-        )
-    ]
-    for path, run in tokenizers.values():
-        jobs.append(training_job(run.name, path, [], run, out / run.name, ("render",), expected))
-    folders = [str(out / run.name) for _, run in tokenizers.values()]
-    jobs.append(
-        Job(
-            "probe",
-            command(
-                "probe.py",
-                "fit",
-                config.probe,
-                f"out={out / 'probe'}",
-                f"tokenizers=[{','.join(folders)}]",
-            ),
-            tuple(run.name for _, run in tokenizers.values()),
-            lambda: (out / "probe" / "config.yaml").exists(),
-            expected.get("probe", 60),
-        )
-    )
-    for path in config.generators:
-        for seed in config.seeds:
+    @classmethod
+    def read(cls, config: StudyConfig) -> "Parts":
+        """Raises UserError if a YAML is of the wrong kind, or if they do not go together."""
+        root = DataRoot.load(config.data)
+        data = {config.data: root.data, config.probe: ProbeFit.load(config.probe).data}
+        tokenizers: dict[str, TokenizerRun] = {}
+        generators: dict[str, GeneratorRun] = {}
+        for path in (*config.tokenizers, *config.generators):
             run, _ = load_run(path)
-            if not isinstance(run, GeneratorRun):
-                raise UserError(f"study.generators: {path} is a tokenizer's config")
+            data[path] = run.data
+            if path in config.tokenizers and isinstance(run, TokenizerRun):
+                tokenizers[path] = run
+            elif path in config.generators and isinstance(run, GeneratorRun):
+                generators[path] = run
+            else:
+                kind = "generators" if isinstance(run, GeneratorRun) else "tokenizers"
+                raise UserError(f"{path} belongs into the study's {kind}")
+        for path, run in generators.items():
             if run.tokenizer not in tokenizers:
                 raise UserError(
                     f"{path} needs the tokenizer {run.tokenizer}, which is not among the study's: "
                     f"{', '.join(tokenizers)}"
                 )
-            data[path] = run.data.digest
-            name, tokenizer = f"{run.name}-s{seed}", tokenizers[run.tokenizer][1].name
+        for path, of_run in data.items():
+            if of_run != root.data:
+                raise UserError(f"{path} has other 'data' than {config.data}; a study has one")
+        return cls(root.data.render is not None, tokenizers, generators)
+
+
+def plan(config: StudyConfig, out: Path) -> list[Job]:
+    """The jobs of a study, in an order in which each one's needs come before it."""
+    parts = Parts.read(config)
+    expected = config.expected_s
+    jobs: list[Job] = []
+    if parts.renders:
+        # Never taken for done: it is quick then, and checks that the dataset is whole.
+        line = command("render.py", config.data)
+        jobs.append(Job("render", line, (), lambda: False, expected.get("render", 15.0)))
+    rendered = tuple(job.name for job in jobs)
+    for path, run in parts.tokenizers.items():
+        jobs.append(training_job(run.name, path, [], run, out / run.name, rendered, expected))
+    jobs.append(judge_job(config, parts, out))
+    for path, run in parts.generators.items():
+        for seed in config.seeds:
+            name = run_name(run, seed)
+            tokenizer = parts.tokenizers[run.tokenizer].name
             overrides = [f"seed={seed}", f"tokenizer={out / tokenizer}"]
             if config.evaluate_every:
-                overrides += [
-                    f"evaluate.every={config.evaluate_every}",
-                    f"evaluate.probe={out / 'probe'}",
-                ]
-            folder = out / name
-            jobs.append(
-                training_job(name, path, overrides, run, folder, (tokenizer, "probe"), expected)
-            )
-            jobs.append(scoring_job(name, folder, out / "probe", expected))
-    if len(set(data.values())) > 1:
-        raise UserError(
-            f"the runs of a study must share one 'data', these differ: {', '.join(data)}"
-        )
+                every = f"evaluate.every={config.evaluate_every}"
+                overrides += [every, f"evaluate.probe={out / 'probe'}"]
+            needs = (tokenizer, "probe")
+            jobs.append(training_job(name, path, overrides, run, out / name, needs, expected))
+            jobs.append(scoring_job(name, out / name, out / "probe", expected))
     return jobs
+
+
+def note_failures(failed: Sequence[Job], parts: Parts, config: StudyConfig, out: Path) -> None:
+    """Leave the reason in the folder of each generator's run that failed, for the report."""
+    why = {job.name.removeprefix("score "): job.why for job in failed}
+    for run in parts.generators.values():
+        for name in (run_name(run, seed) for seed in config.seeds):
+            if name in why:
+                (out / name).mkdir(exist_ok=True)
+                (out / name / FAILED).write_text(why[name])
+
+
+def run_name(run: GeneratorRun, seed: int) -> str:
+    """The folder of a generator's run: one for each YAML and seed."""
+    return f"{run.name}-s{seed}"
+
+
+def judge_job(config: StudyConfig, parts: Parts, out: Path) -> Job:
+    """Fits the judge on the reconstructions of every tokenizer of the study."""
+    names = tuple(run.name for run in parts.tokenizers.values())
+    folders = ",".join(str(out / name) for name in names)
+    words = ("fit", config.probe, f"out={out / 'probe'}", f"tokenizers=[{folders}]")
+
+    def done() -> bool:
+        return (out / "probe" / "config.yaml").exists()
+
+    return Job(
+        "probe", command("probe.py", *words), names, done, config.expected_s.get("probe", 60.0)
+    )
 
 
 def training_job(
@@ -170,30 +185,29 @@ def training_job(
     needs: tuple[str, ...],
     expected: dict[str, float],
 ) -> Job:
+    """Trains one run. Without a measured time, a quarter of a second a step is guessed."""
+
+    def done() -> bool:
+        return same_config(config, overrides, folder) and finished(run, folder)
+
     def progress() -> float:
         return steps_done(folder) / run.train.steps
 
-    # One thread's guess where nothing was measured: a quarter of a second a step.
-    guess = expected.get(name, expected.get(name.rpartition("-s")[0], run.train.steps * 0.25))
+    expected_s = expected.get(run.name, run.train.steps * 0.25)
     line = command("train.py", config, *overrides, f"out={folder}")
-    done = lambda: same_config(config, overrides, folder) and finished(run, folder)  # noqa: E731
-    return Job(name, line, needs, done, guess, progress)
+    return Job(name, line, needs, done, expected_s, progress)
 
 
 def scoring_job(name: str, folder: Path, probe: Path, expected: dict[str, float]) -> Job:
+    """Samples and scores one run."""
+
     def done() -> bool:
         scores, saved = folder / "scores.json", checkpoints(folder)
-        return (
-            bool(saved) and scores.exists() and scores.stat().st_mtime > saved[-1].stat().st_mtime
-        )
+        newer = bool(saved) and scores.exists()
+        return newer and scores.stat().st_mtime > saved[-1].stat().st_mtime
 
-    return Job(
-        f"score {name}",
-        command("probe.py", str(folder), f"probe={probe}"),
-        (name,),
-        done,
-        expected.get("score", 30),
-    )
+    line = command("probe.py", str(folder), f"probe={probe}")
+    return Job(f"score {name}", line, (name,), done, expected.get("score", 30.0))
 
 
 def command(tool: str, *words: str) -> list[str]:

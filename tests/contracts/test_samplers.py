@@ -23,8 +23,8 @@ from vidcomp.seeding import Rng
 from vidcomp.types import Grid, Latents, Prediction, State
 
 VARIANTS = SAMPLERS.names()
-SCHEDULES: list[Schedule] = [RectifiedPath(), *(MaskSchedule(k) for k in get_args(MaskKind))]
-GRIDS = (Grid(1, 1, 1), Grid(1, 3, 3), Grid(3, 2, 3))
+SCHEDULES: list[Schedule] = [RectifiedPath(), MaskSchedule("cosine"), MaskSchedule("linear")]
+GRIDS = (Grid(1, 1, 1), Grid(3, 2, 3))
 NUM_CODES = 7
 
 TOY = '''
@@ -347,7 +347,7 @@ def test_confidence_order_needs_a_confidence() -> None:
     def unsure(state: State, rng: Rng) -> Prediction:
         return Prediction(codes=state.latents.codes)
 
-    with pytest.raises(UserError, match="order=confidence needs.*random, halton") as error:
+    with pytest.raises(UserError, match=r"order=confidence needs.*random, halton") as error:
         case.run(unsure, case.start(), case.rng("sample"))
     assert "\n" not in str(error.value)
 
@@ -384,12 +384,11 @@ def test_halton_reaches_every_position_once(grid: Grid) -> None:
 
 
 def test_halton_is_the_sequence_of_the_textbook() -> None:
-    # Halton 1960, bases 2, 3, 5: (1/2, 1/3, 1/5), (1/4, 2/3, 2/5), (3/4, 1/9, 3/5), ...
-    ranks = halton_ranks(Grid(8, 9, 5))
-    points = [(1 / 2, 1 / 3, 1 / 5), (1 / 4, 2 / 3, 2 / 5), (3 / 4, 1 / 9, 3 / 5)]
-    points += [(1 / 8, 4 / 9, 4 / 5), (5 / 8, 7 / 9, 1 / 25), (3 / 8, 2 / 9, 6 / 25)]
+    ranks = halton_ranks(Grid(5, 8, 9))  # bases 5, 2, 3
+    points = [(1 / 5, 1 / 2, 1 / 3), (2 / 5, 1 / 4, 2 / 3), (3 / 5, 3 / 4, 1 / 9)]
+    points += [(4 / 5, 1 / 8, 4 / 9), (1 / 25, 5 / 8, 7 / 9), (6 / 25, 3 / 8, 2 / 9)]
     for rank, (t, h, w) in enumerate(points):
-        cell = (int(t * 8 + 1e-9), int(h * 9 + 1e-9), int(w * 5 + 1e-9))
+        cell = (int(t * 5 + 1e-9), int(h * 8 + 1e-9), int(w * 9 + 1e-9))
         assert ranks[cell] == rank
 
 
@@ -405,13 +404,13 @@ def smallest_distances(order: Tensor, grid: Grid, count: int) -> float:
 
 @pytest.mark.parametrize("grid", [Grid(1, 4, 4), Grid(3, 4, 4), Grid(5, 1, 7), Grid(1, 16, 16)])
 def test_halton_spreads_its_first_positions(grid: Grid) -> None:
-    """Nearest neighbours among the first k are further apart than in raster order, and at least as
-    far as in the mean of 20 random orders.
+    """Nearest neighbours among the first k are further apart than in raster order, and than in
+    the mean of 20 random orders.
     """
     halton = halton_ranks(grid).flatten().argsort()
     raster = torch.arange(grid.size)
     shuffled = Rng.make(0, "orders", torch.arange(20)).uniform(grid.size).argsort(1)
-    count = max(3, grid.size // 6)
+    count = grid.size // 4
     spread = smallest_distances(halton, grid, count)
     chance = sum(smallest_distances(order, grid, count) for order in shuffled) / 20
     assert spread > 1.2 * smallest_distances(raster, grid, count)
@@ -425,7 +424,7 @@ MEAN, STD = torch.tensor([1.0, -0.5, 0.0]), torch.tensor([0.3, 1.0, 2.5])
 
 
 def gaussian(state: State, rng: Rng) -> Prediction:
-    """E[data | x] where the data are normal: alpha and sigma of the straight path are l and 1 - l."""
+    """E[data | x] where the data are normal; on the straight path alpha = l, sigma = 1 - l."""
     level = state.level.double()[:, None, None, None, None]
     variance = (level * STD).square() + (1 - level).square()
     gain = level * STD.square() / variance

@@ -74,3 +74,12 @@ def test_too_few_levels_are_refused() -> None:
             TOKENIZERS.config({"name": "fsq", "levels": levels})
     with pytest.raises(ValidationError, match="every stride is at least 1"):
         TOKENIZERS.config({"name": "fsq", "strides": [4, 0, 8]})
+
+
+def test_only_saturated_features_are_drawn_back() -> None:
+    fsq, rng = small((8, 5)), Rng.make(0, "train", torch.arange(2))
+    features = torch.tensor([[1.9, -1.9], [5.0, -5.0]])[:, None, None, None].requires_grad_()
+    term = fsq.bottleneck(features, rng).terms["saturation"]
+    assert (term > 0).tolist() == [False, True]
+    (pull,) = torch.autograd.grad(term.sum(), features)
+    assert pull.sign().flatten(1).tolist() == [[0, 0], [1, -1]]

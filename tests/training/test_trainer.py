@@ -1,4 +1,4 @@
-"""The loop is AdamW on the mean over the global batch, however that is cut; bad steps are skipped."""
+"""The loop is AdamW on the mean of the global batch, however that is cut; bad steps are skipped."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -140,9 +140,11 @@ def test_a_bad_step_is_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_ten_bad_steps_in_a_row_end_the_run_with_its_checkpoints_intact(tmp_path: Path) -> None:
-    nine_and_one = tuple(range(2, 11)) + (12,)
+    nine_and_one = (*range(2, 11), 12)
     run(Regression(bad=nine_and_one), tmp_path / "nine", steps=14)
-    with pytest.raises(UserError, match="10 steps in a row .* step 11; lower train.learning_rate"):
+    with pytest.raises(
+        UserError, match=r"10 steps in a row .* step 11; lower train\.learning_rate"
+    ):
         run(Regression(bad=tuple(range(2, 12))), tmp_path / "ten", steps=14, checkpoint_every=2)
     assert checkpoints(tmp_path / "ten")[0].name == "checkpoint-8"
 
@@ -299,7 +301,7 @@ def test_only_matrices_and_tables_decay() -> None:
 
 def test_the_global_batch_divides() -> None:
     assert micro_batch_size(config(batch_size=12, accumulate=3), 2) == 2
-    with pytest.raises(UserError, match="multiple of 2 processes x train.accumulate=3"):
+    with pytest.raises(UserError, match=r"multiple of 2 processes x train\.accumulate=3"):
         micro_batch_size(config(batch_size=8, accumulate=3), 2)
 
 
@@ -330,7 +332,7 @@ def test_an_unknown_tracker_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="train.tracker=wandb: its package is not installed"):
+    with pytest.raises(UserError, match=r"train\.tracker=wandb: its package is not installed"):
         make_accelerator(config(tracker="wandb"), tmp_path)
 
 
@@ -347,5 +349,5 @@ def test_a_finished_tokenizer_knows_its_latents(fsq: Path, kl: Path) -> None:
         std = flat.std(0, correction=0)
         assert ((std - 1).abs() < 1e-3).logical_or(std < 1e-3).all()  # or a channel never changes
         last = metrics(folder)[-1]
-        assert last["step"] == 20 and last["eval/psnr_db"] > 5
+        assert last["step"] == 60 and last["eval/psnr_db"] > 10
     assert 0 < metrics(fsq)[-1]["eval/code_usage_0"] <= 1

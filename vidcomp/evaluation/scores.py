@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import build, prepare
@@ -20,7 +21,16 @@ from vidcomp.evaluation.clips import clip_set
 from vidcomp.evaluation.samples import generator_of, read_samples, sample_run
 from vidcomp.media import write_bytes
 from vidcomp.pipeline import reconstruct
-from vidcomp.probes.base import PROBES, ClipSet, Findings, Score, Subject, TrainedJudge, agreement
+from vidcomp.probes.base import (
+    PROBES,
+    UNREADABLE,
+    ClipSet,
+    Findings,
+    Score,
+    Subject,
+    TrainedJudge,
+    agreement,
+)
 from vidcomp.runs import environment, load_judge, read_environment, write_json
 from vidcomp.types import frames_from_video
 
@@ -84,15 +94,18 @@ def ask_others(subject: Subject, folder: Path) -> dict[str, Findings]:
 
 def save_examples(path: Path, subject: Subject, judged: Findings) -> None:
     """A few clips of each combination: ``<source>`` (combination, clip, t h w 3) and
-    ``<source>_verdicts``."""
+    ``<source>_verdicts``. Where a combination has fewer clips, black ones stand, unreadable."""
     arrays: dict[str, Any] = {}
     for source, clips in subject.sets.items():
+        frames = F.pad(frames_from_video(clips.video), (0,) * 9 + (1,))
+        verdicts = judged.arrays[f"{source}/verdicts"]
+        verdicts = F.pad(verdicts, (0,) * 5 + (1,), value=UNREADABLE)
         combinations = subject.split.factors.combinations()
         rows = [(clips.classes == c).all(1).nonzero()[:_EXAMPLES, 0] for c in combinations]
-        num_shown = min(len(of_combination) for of_combination in rows)
-        chosen = torch.stack([of_combination[:num_shown] for of_combination in rows])
-        arrays[source] = frames_from_video(clips.video[chosen.flatten()]).unflatten(0, chosen.shape)
-        arrays[f"{source}_verdicts"] = judged.arrays[f"{source}/verdicts"][chosen]
+        nothing = len(clips.video)
+        chosen = torch.stack([F.pad(r, (0, _EXAMPLES - len(r)), value=nothing) for r in rows])
+        arrays[source] = frames[chosen]
+        arrays[f"{source}_verdicts"] = verdicts[chosen]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{name: array.numpy() for name, array in arrays.items()})
     write_bytes(path, buffer.getvalue())

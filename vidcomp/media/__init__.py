@@ -1,5 +1,6 @@
 """Video files and grids of clips: from uint8 tensors to what a disk or a person holds, and back."""
 
+from vidcomp.media.gif import write_gif
 from vidcomp.media.grid import Cell, grid
 from vidcomp.media.index import READERS, index_files
 from vidcomp.media.video import (
@@ -25,5 +26,6 @@ __all__ = [
     "read_video",
     "verify",
     "write_bytes",
+    "write_gif",
     "write_video",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from vidcomp.media import write_bytes, write_video
+from vidcomp.media import write_bytes, write_gif, write_video
 from vidcomp.report import figures, tables
 from vidcomp.report.collect import (
     MissingRun,
@@ -124,8 +124,9 @@ def _world_view(
 
 
 def _film(grid: LevelGrid, out: Path, file: str) -> Film:
-    """Write the grid as mp4 beside the page, and as WebM into it: every browser plays VP9."""
+    """Write the grid as mp4 and GIF beside the page, and as WebM into it, which browsers play."""
     write_video(out / file, grid.video, fps=grid.fps, codec="h264")
+    write_gif((out / file).with_suffix(".gif"), grid.video, fps=grid.fps)
     with tempfile.TemporaryDirectory() as folder:
         webm = Path(folder) / "grid.webm"
         write_video(webm, grid.video, fps=grid.fps, codec="vp9")

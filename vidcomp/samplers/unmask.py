@@ -4,8 +4,8 @@ The objective says what each hidden position should hold; this file only chooses
 
 - ``confidence``: the surest first, with Gumbel noise that fades as the clip fills (MaskGIT);
 - ``random``: a random order, drawn once;
-- ``halton``: a low-discrepancy order in time and space, bases 2, 3, 5 (arXiv:2503.17076 has it in
-  2-D), so that positions revealed together are far apart, and nearly independent given the rest.
+- ``halton``: a low-discrepancy order in space and time, bases 2, 3, 5 (arXiv:2503.17076 has it in
+  space), so that positions revealed together are far apart, and nearly independent given the rest.
 """
 
 import functools
@@ -23,7 +23,7 @@ from vidcomp.schedules import MaskSchedule, Schedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Grid, Latents, Prediction, State
 
-_BASES = (2, 3, 5)  # of time, height, width
+_BASES = (5, 2, 3)  # of time, height, width: on one frame this is the order of the paper
 
 
 class Config(base.Config):

@@ -1,0 +1,211 @@
+"""Conditions: rates of dropping are those of the config, and what is dropped does not matter."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidcomp.config import UserError
+from vidcomp.models.conditioning import Condition, ConditionEmbedding, ConditioningConfig
+from vidcomp.seeding import Rng, initial_weights
+from vidcomp.types import Grid
+from vidcomp.world.concepts import choose
+from vidcomp.world.factors import Factors
+
+FACTORS = choose(
+    {"shape": ["circle", "square"], "colour": ["red", "blue", "green"], "size": ["small", "large"]}
+)
+MANY = 4000
+
+
+def condition(batch: int) -> Condition:
+    ids = torch.arange(batch) % FACTORS.num_combinations
+    classes = FACTORS.combinations()[ids]
+    return Condition.of(classes, FACTORS.prototypes(classes))
+
+
+def rng(batch: int) -> Rng:
+    return Rng.make(0, "conditions", torch.arange(batch))
+
+
+def within(count: float, p: float, n: int) -> bool:
+    """Within 4.5 standard deviations of the binomial."""
+    return abs(count - n * p) <= 4.5 * (n * p * (1 - p)) ** 0.5
+
+
+def test_nothing_is_dropped_at_rate_zero_and_everything_at_one() -> None:
+    asked = condition(50)
+    never = ConditioningConfig(drop_joint=0.0, drop_factor=0.0)
+    assert asked.dropped(never, rng(50)).given.all()
+    for always in (ConditioningConfig(drop_joint=1.0), ConditioningConfig(drop_factor=1.0)):
+        assert not asked.dropped(always, rng(50)).given.any()
+
+
+def test_drop_joint_drops_all_factors_of_a_clip_at_once() -> None:
+    config = ConditioningConfig(drop_joint=0.2, drop_factor=0.0)
+    given = condition(MANY).dropped(config, rng(MANY)).given
+    assert torch.equal(given.any(1), given.all(1))
+    assert within(float((~given[:, 0]).sum()), 0.2, MANY)
+
+
+def test_drop_factor_drops_each_alone() -> None:
+    config = ConditioningConfig(drop_joint=0.0, drop_factor=0.3)
+    dropped = ~condition(MANY).dropped(config, rng(MANY)).given
+    patterns = (dropped * torch.tensor([4, 2, 1])).sum(1).bincount(minlength=8)
+    for pattern, count in enumerate(patterns.tolist()):
+        num_dropped = pattern.bit_count()
+        assert within(count, 0.3**num_dropped * 0.7 ** (3 - num_dropped), MANY)
+
+
+def test_both_rates_are_independent() -> None:
+    config = ConditioningConfig(drop_joint=0.25, drop_factor=0.4)
+    given = condition(MANY).dropped(config, rng(MANY)).given
+    for factor in range(3):
+        assert within(float(given[:, factor].sum()), 0.75 * 0.6, MANY)
+    assert within(float(given.all(1).sum()), 0.75 * 0.6**3, MANY)
+
+
+def test_dropping_never_gives_what_was_not_given() -> None:
+    asked = condition(100).keep([1])
+    given = asked.dropped(ConditioningConfig(drop_factor=0.5), rng(100)).given
+    assert not given[:, [0, 2]].any() and given[:, 1].any()
+
+
+@pytest.mark.parametrize("drop", [{"drop_joint": -0.1}, {"drop_factor": 1.5}, {"prefix": 2}])
+def test_rates_are_shares(drop: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(drop))):
+        ConditioningConfig.model_validate(drop)
+
+
+def test_keep_null_and_prefix_are_told_apart() -> None:
+    asked = condition(6).given_frames(2)
+    kept = asked.keep([0, 2])
+    assert kept.given.tolist() == [[True, False, True]] * 6
+    assert kept.keep([1]).given.any().item() is False, "keep never adds"
+    assert not asked.null().given.any()
+    for changed in (kept, asked.null()):
+        assert torch.equal(changed.classes, asked.classes)
+        assert torch.equal(changed.values, asked.values)
+        assert (changed.prefix_frames == 2).all()
+
+
+def test_a_prefix_has_between_one_and_all_but_one_frames() -> None:
+    config = ConditioningConfig(prefix=0.5)
+    grid = Grid(4, 2, 2)
+    frames = condition(MANY).with_prefix(config, grid, rng(MANY)).prefix_frames
+    counts = frames.bincount(minlength=5)
+    assert within(float(counts[0]), 0.5, MANY) and counts[4] == 0
+    for length in (1, 2, 3):
+        assert within(float(counts[length]), 0.5 / 3, MANY)
+
+
+def test_an_image_has_no_prefix_and_rate_zero_gives_none() -> None:
+    everywhere, nowhere = ConditioningConfig(prefix=1.0), ConditioningConfig(prefix=0.0)
+    assert not condition(50).with_prefix(everywhere, Grid(1, 2, 2), rng(50)).prefix_frames.any()
+    assert not condition(50).with_prefix(nowhere, Grid(3, 2, 2), rng(50)).prefix_frames.any()
+    assert condition(50).with_prefix(everywhere, Grid(2, 1, 1), rng(50)).prefix_frames.all()
+
+
+def test_given_positions_are_the_first_frames() -> None:
+    asked = condition(4)
+    frames = torch.tensor([0, 1, 2, 3])
+    asked = Condition(asked.classes, asked.values, asked.given, frames)
+    given = asked.given_positions(Grid(3, 2, 4))
+    for clip, count in enumerate(frames.tolist()):
+        assert given[clip, :count].all() and not given[clip, count:].any()
+
+
+def test_draws_do_not_depend_on_the_batch() -> None:
+    config = ConditioningConfig(drop_joint=0.3, drop_factor=0.3, prefix=0.5)
+    rows = torch.tensor([7, 3, 40])
+    asked = condition(50)
+    whole = asked.dropped(config, rng(50)).with_prefix(config, Grid(5, 1, 1), rng(50))[rows]
+    part = asked[rows].dropped(config, rng(50)[rows])
+    part = part.with_prefix(config, Grid(5, 1, 1), rng(50)[rows])
+    assert torch.equal(whole.given, part.given)
+    assert torch.equal(whole.prefix_frames, part.prefix_frames)
+
+
+def test_cat_undoes_slicing() -> None:
+    asked = condition(7).given_frames(1)
+    joined = Condition.cat([asked[:3], asked[3:]])
+    for name in ("classes", "values", "given", "prefix_frames"):
+        assert torch.equal(getattr(joined, name), getattr(asked, name))
+
+
+# The embedding.
+
+
+def embedding(**encode: str) -> ConditionEmbedding:
+    config = ConditioningConfig.model_validate({"encode": encode})
+    with initial_weights(0):
+        made = ConditionEmbedding(config, FACTORS, 16)
+        torch.nn.init.normal_(made.null)
+    return made
+
+
+def embedded(embed: ConditionEmbedding, asked: Condition) -> Tensor:
+    with torch.no_grad():
+        return embed(asked, torch.full((len(asked.classes),), 0.5))
+
+
+@pytest.mark.parametrize("encode", [{}, {"colour": "exact", "size": "exact"}])
+@pytest.mark.parametrize("factor", [0, 1, 2])
+def test_a_dropped_factor_does_not_matter(encode: dict[str, str], factor: int) -> None:
+    embed, asked = embedding(**encode), condition(12)
+    classes, values = asked.classes.clone(), asked.values.clone()
+    classes[:, factor] = (classes[:, factor] + 1) % FACTORS.sizes[factor]
+    values[:, factor] += 0.3
+    other = Condition(classes, values, asked.given, asked.prefix_frames)
+    kept = [column for column in range(3) if column != factor]
+    assert torch.equal(embedded(embed, asked.keep(kept)), embedded(embed, other.keep(kept)))
+    distance = (embedded(embed, asked) - embedded(embed, other)).abs().amax(-1)
+    assert (distance > 1e-3).all()
+    dropped = (embedded(embed, asked) - embedded(embed, asked.keep(kept))).abs().amax(-1)
+    assert (dropped > 1e-3).all()
+
+
+def test_exact_sees_the_value_and_class_only_the_id() -> None:
+    asked = condition(12)
+    moved = Condition(asked.classes, asked.values + 0.05, asked.given, asked.prefix_frames)
+    by_class, exact = embedding(), embedding(colour="exact")
+    assert torch.equal(embedded(by_class, asked), embedded(by_class, moved))
+    assert ((embedded(exact, asked) - embedded(exact, moved)).abs().amax(-1) > 1e-4).all()
+    other = Condition(asked.classes.clone(), asked.values, asked.given, asked.prefix_frames)
+    other.classes[:, 1] = 0
+    assert torch.equal(embedded(exact, asked), embedded(exact, other))
+
+
+def test_exact_reads_no_padding() -> None:
+    asked, embed = condition(12), embedding(size="exact")
+    padded = asked.values.clone()
+    padded[:, 2, 1:] = 9.0  # a size is one number, a colour is three
+    changed = Condition(asked.classes, padded, asked.given, asked.prefix_frames)
+    assert torch.equal(embedded(embed, asked), embedded(embed, changed))
+
+
+def test_the_level_is_seen_and_the_prefix_is_not() -> None:
+    embed, asked = embedding(), condition(4)
+    levels = torch.tensor([0.0, 0.3, 0.7, 1.0])
+    with torch.no_grad():
+        by_level = embed(Condition.cat([asked[:1]] * 4), levels)
+    assert (torch.cdist(by_level, by_level) + torch.eye(4)).min() > 1e-3
+    assert torch.equal(embedded(embed, asked), embedded(embed, asked.given_frames(2)))
+
+
+def test_what_cannot_be_encoded_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"no factor 'color'; did you mean 'colour'\?") as error:
+        embedding(color="class")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="'shape' has no continuous value; use 'class'"):
+        embedding(shape="exact")
+    with pytest.raises(ValueError, match="encode"):
+        ConditioningConfig.model_validate({"encode": {"shape": "quantized"}})
+
+
+def test_a_dataset_without_factors_has_an_unconditional_model() -> None:
+    none = Factors(())
+    embed = ConditionEmbedding(ConditioningConfig(), none, 16)
+    classes = torch.zeros(3, 0, dtype=torch.int64)
+    asked = Condition.of(classes, none.prototypes(classes))
+    dropped = asked.dropped(ConditioningConfig(drop_factor=0.5), rng(3))
+    assert embedded(embed, dropped.null()).shape == (3, 16)

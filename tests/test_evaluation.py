@@ -1,0 +1,248 @@
+"""Samples on disk, the fitted judge, and scores that never stand without their ceilings."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import DATA, run_tool
+
+from vidcomp.config import UserError
+from vidcomp.datasets.base import build
+from vidcomp.datasets.folder import Config as FolderConfig
+from vidcomp.evaluation import ProbeFit, fit_probe, probe_run, sample_run
+from vidcomp.evaluation.clips import clip_set
+from vidcomp.evaluation.samples import read_samples
+from vidcomp.media import read_video
+from vidcomp.pipeline import Pipeline
+from vidcomp.probes.base import UNREADABLE
+from vidcomp.runs import newest_checkpoint, rows_for, sampling_of, weights_digest
+from vidcomp.types import frames_from_video, video_from_frames
+
+LEVELS = ("seen", "level-1", "level-2")
+
+
+@pytest.fixture
+def run(maskgit: Path, tmp_path: Path) -> Path:
+    """A copy of a trained run, without samples."""
+    folder = tmp_path / "maskgit"
+    shutil.copytree(maskgit, folder)
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".index.json"]
+    return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+def test_samples_are_a_dataset_of_what_was_asked_for(run: Path) -> None:
+    samples = sample_run(run)
+    pipeline = Pipeline.load(run, device="cpu")
+    dataset = FolderConfig.model_validate({"path": samples}).build()
+    assert dataset.factors == pipeline.format.factors
+    asked = torch.cat([pipeline.split.requests(level, 4) for level in LEVELS])
+    assert torch.equal(dataset.classes(), asked) and len(dataset) == 12
+    clips = dataset.clips(torch.arange(12))
+    assert clips.frames.shape == (12, 5, 16, 16, 3)
+    torch.testing.assert_close(clips.values, pipeline.format.factors.prototypes(asked))
+    assert torch.equal(frames_from_video(read_samples(samples).video), clips.frames)
+
+
+def test_samples_are_those_of_generate(run: Path) -> None:
+    """Lossless: what lies on disk is what `generate` gives for the same seed."""
+    samples = read_samples(sample_run(run))
+    pipeline = Pipeline.load(run, device="cpu")
+    made = pipeline.generate(pipeline.condition(samples.classes), seed=0)
+    assert torch.equal(frames_from_video(samples.video), frames_from_video(made))
+
+
+def test_a_grid_lies_beside_the_clips(run: Path) -> None:
+    picture = read_video(sample_run(run) / "grid.mp4")
+    assert len(picture) == 5 and picture.float().std() > 1
+
+
+def test_samples_are_kept_until_weights_or_settings_change(run: Path) -> None:
+    samples = sample_run(run)
+    first = stamps(samples)
+    assert sample_run(run) == samples and stamps(samples) == first
+    assert stamps(sample_run(run, sampling_of(run, []))) == first
+    fewer = sampling_of(run, ["clips_per_level=2"])
+    sample_run(run, fewer)
+    assert len(list((samples / "clips").glob("*.mp4"))) == 9, "no clip of before is left"
+    second = stamps(samples)
+    assert stamps(sample_run(run)) == second, "without settings those that are there are kept"
+    newest_checkpoint(run).rename(run / "checkpoint-0")
+    assert weights_digest(run) != json.loads((samples / "sampling.json").read_text())["weights"]
+    sample_run(run)
+    assert len(list((samples / "clips").glob("*.mp4"))) == 12
+
+
+def test_interrupted_sampling_leaves_the_samples_of_before(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vidcomp.evaluation import samples as module
+
+    samples = sample_run(run)
+    before = stamps(samples)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sample_run(run, sampling_of(run, ["seed=1"]))
+    assert stamps(samples) == before
+    assert not (run / ".partial-samples").exists()
+
+
+@pytest.fixture(scope="module")
+def scored(maskgit: Path, judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scored") / "maskgit"
+    shutil.copytree(maskgit, folder)
+    assert run_tool("probe", folder, f"probe={judge}") == 0
+    return folder
+
+
+def scores_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "scores.json").read_text())
+
+
+def test_scores_come_with_their_ceilings(scored: Path) -> None:
+    scores = scores_of(scored)
+    assert scores["judge"] == "factors"
+    judged = scores["scores"]["factors"]
+    for source in ("real", "reconstruction", "samples"):
+        for level in LEVELS:
+            joint = judged[f"{source}/{level}/joint"]
+            assert joint["low"] <= joint["value"] <= joint["high"]
+            assert joint["chance"] == pytest.approx(1 / 8)
+            assert f"{source}/{level}/factor/motion" in judged
+            assert f"{source}/{level}/frame/4" in judged
+    assert all(judged[f"samples/{level}/joint"]["n"] == 4 for level in LEVELS)
+    assert scores["weights"] == weights_digest(scored) and scores["sample_s"] > 0
+
+
+def test_probes_that_need_no_fitting_are_asked_too(scored: Path) -> None:
+    scores = scores_of(scored)["scores"]
+    assert scores["oracle"]["real/seen/joint"]["value"] > 0.5
+    assert "reconstruction/seen/psnr_db" in scores["fidelity"]
+    assert scores["agreement"].keys() == {"real", "reconstruction", "samples"}
+
+
+def test_scores_are_of_the_clips_on_disk(scored: Path, judge: Path) -> None:
+    from vidcomp.probes.base import score_verdicts
+    from vidcomp.runs import load_judge
+
+    pipeline = Pipeline.load(scored, device="cpu")
+    fitted = load_judge(judge, pipeline.format.factors)
+    samples = read_samples(scored / "samples")
+    rows = pipeline.split.levels(samples.classes) == 1
+    expected = score_verdicts(
+        fitted.read(samples.video)[rows], samples.classes[rows], pipeline.format.factors
+    )
+    found = scores_of(scored)["scores"]["factors"]["samples/level-1/joint"]
+    assert found["value"] == expected["joint"].value and found["n"] == int(rows.sum())
+
+
+def test_ceilings_are_of_clips_that_nothing_trained_on(scored: Path) -> None:
+    run = Pipeline.load(scored).run
+    dataset, _ = build(run.data)
+    real = clip_set(dataset, "scoring", 999)
+    assert torch.equal(real.classes, dataset.classes()[rows_for("scoring", dataset)])
+    counted = [
+        score["n"]
+        for key, score in scores_of(scored)["scores"]["factors"].items()
+        if key.startswith("real/") and key.endswith("/joint")
+    ]
+    assert sum(counted) == len(rows_for("scoring", dataset))
+    fresh = {clip.numpy().tobytes() for clip in frames_from_video(real.video)}
+    trained_on = clip_set(dataset, "training", 999)
+    assert len(clip_set(dataset, "training", 3).video) == 3
+    assert not fresh & {clip.numpy().tobytes() for clip in frames_from_video(trained_on.video)}
+
+
+def test_examples_are_those_clips_with_their_verdicts(scored: Path, judge: Path) -> None:
+    from vidcomp.runs import load_judge
+
+    fitted = load_judge(judge, Pipeline.load(scored).format.factors)
+    with np.load(scored / "examples.npz") as stored:
+        assert set(stored.files) == {
+            name
+            for source in ("real", "reconstruction", "samples")
+            for name in (source, f"{source}_verdicts")
+        }
+        frames, verdicts = stored["samples"], stored["samples_verdicts"]
+    assert frames.shape == (8, 4, 5, 16, 16, 3) and verdicts.shape == (8, 4, 5, 3)
+    is_there = (verdicts != UNREADABLE).all((2, 3))
+    # Requests: 4 seen and 3 level-1 combinations share four clips, the level-2 one has all of four.
+    assert is_there.sum(1).tolist() == [1, 1, 1, 2, 1, 1, 1, 4]
+    assert (frames[~is_there] == 0).all() and (verdicts[~is_there] == UNREADABLE).all()
+    video = video_from_frames(torch.from_numpy(frames[is_there]))
+    assert torch.equal(fitted.read(video), torch.from_numpy(verdicts[is_there]))
+
+
+def test_the_tool_prints_a_line_for_each_source_and_level(
+    scored: Path, judge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tool("probe", scored, f"probe={judge}") == 0
+    printed = capsys.readouterr().out
+    for source in ("real", "reconstruction", "samples"):
+        for level in LEVELS:
+            assert f"{source}/{level} " in printed
+    assert "n=4, chance 12.5%" in printed
+
+
+def test_another_dataset_has_no_fresh_clips_for_this_run(run: Path, judge: Path) -> None:
+    path = run / "environment.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | {"dataset": "elsewhere"}))
+    with pytest.raises(UserError, match="the dataset is not the one"):
+        probe_run(run, judge)
+
+
+def fitting(**changed: Any) -> ProbeFit:
+    probe = {"name": "factors", "width": 8, "steps": 2, "batch_size": 8}
+    return ProbeFit.model_validate({"name": "judge", "data": DATA, "probe": probe} | changed)
+
+
+def test_a_fitted_judge_is_kept_and_another_is_refused(tmp_path: Path, capsys) -> None:
+    out = fit_probe(fitting(), tmp_path / "judge")
+    assert "real: shape" in capsys.readouterr().out
+    before = stamps(out)
+    assert fit_probe(fitting(), out) == out and stamps(out) == before
+    with pytest.raises(UserError, match="holds a judge of another config"):
+        fit_probe(fitting(seed=1), out)
+    assert stamps(out) == before
+
+
+def test_a_judge_that_was_not_finished_is_fitted_again(tmp_path: Path) -> None:
+    out = fit_probe(fitting(), tmp_path / "judge")
+    (out / "config.yaml").unlink()  # written last
+    assert (fit_probe(fitting(), out) / "config.yaml").is_file()
+
+
+def test_a_judge_never_replaces_anything_else(fsq: Path) -> None:
+    before = stamps(fsq)
+    with pytest.raises(UserError, match="holds something else"):
+        fit_probe(fitting(), fsq)
+    assert stamps(fsq) == before
+
+
+def test_a_judge_knows_the_tokenizers_it_was_fitted_with(fsq: Path, tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(fsq, tokenizer)
+    config = fitting(tokenizers=[str(tokenizer)])
+    out = fit_probe(config, tmp_path / "judge")
+    accuracy = json.loads((out / "probe.json").read_text())["accuracy"]
+    assert accuracy.keys() == {"real", "blurred", "reconstruction by tokenizer"}
+    newest_checkpoint(tokenizer).rename(tokenizer / "checkpoint-0")
+    with pytest.raises(UserError, match="another tokenizers"):
+        fit_probe(config, out)
+
+
+def test_a_probe_that_needs_no_fitting_is_not_fitted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'oracle' needs no fitting"):
+        fit_probe(fitting(probe={"name": "oracle"}), tmp_path / "judge")
