@@ -1,12 +1,13 @@
 """Blocks: the identity when fresh, and each attention reaches the positions that it should."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from vidcomp.nn.blocks import Block, modulate
+from vidcomp.nn.blocks import Attention, Block, modulate
 from vidcomp.nn.embeddings import Rotary3d
 from vidcomp.seeding import initial_weights
 from vidcomp.types import Grid
@@ -88,6 +89,35 @@ def test_factorised_attention_in_time_stays_at_the_place() -> None:
     block = block_of(factorised=True)
     close_gate(block, 0)
     assert torch.equal(influence(runner(block)), same((1, 2)))
+
+
+def test_in_space_a_frame_is_an_image_and_in_time_a_place_is_a_clip() -> None:
+    x = torch.randn(1, *GRID, WIDTH)
+    block = block_of(factorised=True)
+    close_gate(block, 2)
+    image = runner(block, Grid(1, GRID.h, GRID.w))
+    frames = [image(x[:, t : t + 1]) for t in range(GRID.t)]
+    torch.testing.assert_close(torch.cat(frames, dim=1), runner(block)(x))
+    block = block_of(factorised=True)
+    close_gate(block, 0)
+    clip = runner(block, Grid(GRID.t, 1, 1))
+    for h, w in itertools.product(range(GRID.h), range(GRID.w)):
+        place = x[:, :, h : h + 1, w : w + 1]
+        torch.testing.assert_close(clip(place), runner(block)(x)[:, :, h : h + 1, w : w + 1])
+
+
+@pytest.mark.parametrize("offset", [(2, 0, 0), (0, 1, 0), (0, 0, 3), (1, 2, 1)])
+def test_attention_sees_differences_of_positions_only(offset: tuple[int, int, int]) -> None:
+    with initial_weights(0):
+        attention = Attention(WIDTH, HEADS, "auto")
+    whole = Rotary3d(WIDTH // HEADS).turns(Grid(5, 5, 5), torch.device("cpu")).reshape(5, 5, 5, -1)
+    x = torch.randn(2, GRID.size, WIDTH)
+
+    def at(t: int, h: int, w: int) -> Tensor:
+        block = whole[t : t + GRID.t, h : h + GRID.h, w : w + GRID.w]
+        return attention(x, block.flatten(0, 2))
+
+    torch.testing.assert_close(at(*offset), at(0, 0, 0), rtol=1e-4, atol=1e-5)
 
 
 def test_space_then_time_reach_every_position_together() -> None:

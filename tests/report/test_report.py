@@ -128,7 +128,8 @@ def test_grids_lie_beside_the_page_and_in_it(studio: MakeStudio) -> None:
         webm.write_bytes(base64.b64decode(source.removeprefix("data:video/webm;base64,")))
         assert len(read_video(webm)) == 5 + held
     names = sorted(path.name for path in (page.parent / "grids").iterdir())
-    assert names == ["level-1.mp4", "level-2.mp4", "seen.mp4"]
+    levels = ["level-1", "level-2", "seen"]
+    assert names == [f"{level}.{kind}" for level in levels for kind in ("gif", "mp4")]
     shared = read_video(page.parent / "grids" / "level-2.mp4")
     embedded = read_video(webm)
     assert shared.shape == embedded.shape

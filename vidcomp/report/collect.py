@@ -218,6 +218,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _scored_run(folder: Path) -> ScoredRun | MissingRun:
+    if (folder / FAILED).is_file() and not (folder / SCORES).is_file():
+        reason = (folder / FAILED).read_text().strip().partition("\n")[0]
+        return MissingRun(folder.name, reason or "it failed")
     run, _ = load_run(folder / "config.yaml")
     if not isinstance(run, GeneratorRun):
         return MissingRun(run.name, "a tokenizer's run, which makes no samples")
@@ -246,8 +249,6 @@ def _scored_run(folder: Path) -> ScoredRun | MissingRun:
 
 
 def _why_unscored(run: GeneratorRun, folder: Path) -> str:
-    if (folder / FAILED).is_file():
-        return (folder / FAILED).read_text().strip().partition("\n")[0] or "it failed"
     if finished(run, folder):
         return f"trained, but not scored (no {SCORES})"
     step = _state(folder).get("step", 0)
