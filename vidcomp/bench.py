@@ -25,6 +25,7 @@ from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
 from vidcomp.runs import GeneratorRun, Run, TokenizerRun, environment, load_run, write_json
 from vidcomp.seeding import Rng
+from vidcomp.training.memory import keep_freed_memory
 from vidcomp.training.state import Ema
 from vidcomp.training.trainer import parameter_groups
 from vidcomp.types import Grid, Latents, LatentSpec, Losses, num_parameters, video_from_frames
@@ -68,6 +69,7 @@ class Figure:
 def run_bench(config: BenchConfig, kinds: tuple[str, ...]) -> Path:
     """Measure the `kinds` (generator, tokenizer, data), and write the figures to ``config.out``."""
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     figures: list[Figure] = []
     measures: dict[str, Callable[[BenchConfig], list[Figure]]] = {
         "generator": bench_generators,

@@ -26,7 +26,7 @@ from vidcomp.nn.blocks import Block, modulate
 from vidcomp.nn.embeddings import Rotary3d
 from vidcomp.types import Grid
 
-SIZES = {"tiny": (4, 192, 6), "small": (12, 384, 6), "base": (12, 768, 12), "large": (24, 1024, 16)}
+SIZES = {"tiny": (4, 320, 5), "small": (12, 384, 6), "base": (12, 768, 12), "large": (24, 1024, 16)}
 """Depth, width and heads; all but tiny are DiT's S, B and L (arXiv:2212.09748, Table 1)."""
 
 

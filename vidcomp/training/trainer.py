@@ -26,6 +26,7 @@ from vidcomp.runs import TrainConfig, checkpoints
 from vidcomp.schedules import warmup_cosine
 from vidcomp.seeding import Rng
 from vidcomp.training.log import Log
+from vidcomp.training.memory import keep_freed_memory
 from vidcomp.training.order import micro_batches
 from vidcomp.training.state import Ema, Progress, load_checkpoint, save_checkpoint
 from vidcomp.types import Losses, num_parameters
@@ -85,6 +86,7 @@ def fit(
     """Train `task` to ``config.steps`` steps, from the newest checkpoint in `out` if there is
     one."""
     hooks = hooks or Hooks()
+    keep_freed_memory()
 
     # Weights, their averages and the optimiser, as the newest checkpoint has them.
     task.to(accelerator.device).train()
@@ -94,9 +96,7 @@ def fit(
     if saved := checkpoints(out):
         progress = load_checkpoint(saved[-1], task.model, ema, optimizer)
         accelerator.print(f"{out}: going on from step {progress.step}")
-    network = accelerator.prepare_model(
-        task
-    )  # the same weights, averaging gradients over processes
+    network = accelerator.prepare_model(task)  # the same weights; gradients over all processes
     batches = micro_batches(task, config, accelerator, seed=seed, first_step=progress.step)
 
     with Log(accelerator, out, config, progress) as log:
