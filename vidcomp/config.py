@@ -112,7 +112,10 @@ class RootSettings(Settings):
 
     @classmethod
     def load(cls: type[Root], path: str | Path | None, overrides: Iterable[str] = ()) -> Root:
-        """Read `path` (None: no file), apply ``key=value`` `overrides`, check. Raises UserError in one line."""
+        """Read `path` (None: no file), apply ``key=value`` `overrides`, check.
+
+        Raises UserError, in one line.
+        """
         raw = read_yaml(path, overrides)
         try:
             return cls.model_validate(raw)
