@@ -11,7 +11,7 @@ import torch
 from tiny import DATA, run_tool
 
 from vidcomp.config import UserError
-from vidcomp.datasets.base import build
+from vidcomp.datasets.base import DataConfig, build
 from vidcomp.datasets.folder import Config as FolderConfig
 from vidcomp.evaluation import ProbeFit, fit_probe, probe_run, sample_run
 from vidcomp.evaluation.clips import clip_set
@@ -246,3 +246,11 @@ def test_a_judge_knows_the_tokenizers_it_was_fitted_with(fsq: Path, tmp_path: Pa
 def test_a_probe_that_needs_no_fitting_is_not_fitted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'oracle' needs no fitting"):
         fit_probe(fitting(probe={"name": "oracle"}), tmp_path / "judge")
+
+
+def test_a_judge_may_be_kept_from_held_out_combinations() -> None:
+    dataset, split = build(DataConfig.model_validate(DATA))
+    everything = clip_set(dataset, "training", 1000)
+    seen = clip_set(dataset, "training", 1000, seen_of=split)
+    assert split.seen(seen.classes).all()
+    assert 0 < len(seen.video) == int(split.seen(everything.classes).sum()) < len(everything.video)

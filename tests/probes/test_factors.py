@@ -153,3 +153,13 @@ def test_fresh_weights_keep_the_scale_of_the_signal() -> None:
     for weight in (p for p in network.parameters() if p.ndim == 4):
         expected = (2 / weight[0].numel()) ** 0.5  # He et al., Eq. 10
         assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05)
+
+
+def test_an_ablation_may_lack_combinations() -> None:
+    clips = world(DEMO, num_clips=32, seed=0, num_frames=2)
+    seen = clips.classes.sum(1) < 3
+    judge = factors.Config(steps=2, width=4).build(choose(DEMO))
+    judge.fit(
+        {"real": ClipSet(clips.video[seen], clips.classes[seen])}, seed=0, combinations="seen"
+    )
+    assert judge.read(clips.video).shape == (32, 2, 3)

@@ -246,7 +246,7 @@ class Habit(base.TrainedJudge):
     def read(self, video):
         return torch.tensor(self.classes).expand(len(video), video.shape[2], -1)
 
-    def fit(self, sets, *, seed, progress=None):
+    def fit(self, sets, *, seed, combinations="all", progress=None):
         self.classes = tuple(sets["real"].classes.mode(0).values.tolist())
 
     def check(self, sets):

@@ -11,13 +11,26 @@ from vidcomp.pipeline import reconstruct
 from vidcomp.probes.base import ClipSet
 from vidcomp.runs import load_tokenizer, rows_for
 from vidcomp.types import video_from_frames
+from vidcomp.world.splits import Split
 
 _CLIPS_AT_A_TIME = 64
 
 
-def clip_set(dataset: Dataset, purpose: Literal["training", "scoring"], max_clips: int) -> ClipSet:
-    """Real clips for `purpose`: those for scoring were never trained on by anything."""
-    rows = rows_for(purpose, dataset)[:max_clips]
+def clip_set(
+    dataset: Dataset,
+    purpose: Literal["training", "scoring"],
+    max_clips: int,
+    *,
+    seen_of: Split | None = None,
+) -> ClipSet:
+    """Real clips for `purpose`: those for scoring were never trained on by anything.
+
+    With `seen_of`, only clips of the combinations that this split has as seen.
+    """
+    rows = rows_for(purpose, dataset)
+    if seen_of is not None:
+        rows = rows[seen_of.seen(dataset.classes()[rows])]
+    rows = rows[:max_clips]
     parts = [dataset.clips(chunk) for chunk in rows.split(_CLIPS_AT_A_TIME)]
     video = torch.cat([video_from_frames(part.frames) for part in parts])
     return ClipSet(video, torch.cat([part.classes for part in parts]))

@@ -6,7 +6,7 @@ as long as it was fitted by the same config, on the same dataset and tokenizers.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
 from tqdm import tqdm
@@ -23,23 +23,24 @@ _CHECKED_CLIPS = 400
 
 class ProbeFit(RootSettings):
     """The root of a probe's YAML: the judge, what it is fitted on, and the tokenizers (run folders)
-    whose look it must know."""
+    whose look it must know. `combinations`: what it may see; ``seen`` is an ablation, since a judge
+    that never saw a held-out combination may misread it."""
 
     name: str
     seed: int = 0
     data: DataConfig
+    combinations: Literal["all", "seen"] = "all"
     tokenizers: tuple[str, ...] = ()
     clips: PositiveInt = 1600
     probe: Annotated[SerializeAsAny[probes.Config], BeforeValidator(probes.PROBES.config)]
 
 
 def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
-    """Fit the judge on clips of all combinations and save it in `out` (``runs/<name>``); a finished
-    one is kept."""
+    """Fit the judge and save it in `out` (``runs/<name>``); a finished one is kept."""
     out = out or Path("runs") / config.name
     _refuse_other_folder(out)
     prepare(config.data)
-    dataset, _ = build(config.data)
+    dataset, split = build(config.data)
     record: dict[str, Any] = {
         "config_hash": config.digest,
         "dataset": dataset.fingerprint,
@@ -54,7 +55,9 @@ def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
             f"probe {config.probe.name!r} needs no fitting: tools/probe.py RUN asks it as it is; "
             "name a trained one, such as factors"
         )
-    train = with_reconstructions(clip_set(dataset, "training", config.clips), config.tokenizers)
+    within = split if config.combinations == "seen" else None
+    clips = clip_set(dataset, "training", config.clips, seen_of=within)
+    train = with_reconstructions(clips, config.tokenizers)
     fresh = with_reconstructions(clip_set(dataset, "scoring", _CHECKED_CLIPS), config.tokenizers)
     num_steps = getattr(config.probe, "steps", None)
     with tqdm(desc=f"fit {out.name}", unit="step", total=num_steps, disable=None) as bar:
@@ -63,7 +66,7 @@ def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
 
-        judge.fit(train, seed=config.seed, progress=show)
+        judge.fit(train, seed=config.seed, combinations=config.combinations, progress=show)
     for source, scores in judge.check(fresh).items():
         shares = ", ".join(f"{name} {score.value:.1%}" for name, score in scores.items())
         print(f"{out}: {source}: {shares}")

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -117,9 +117,17 @@ class TrainedJudge(Judge, ABC):
 
     @abstractmethod
     def fit(
-        self, sets: Mapping[str, ClipSet], *, seed: int, progress: Progress | None = None
+        self,
+        sets: Mapping[str, ClipSet],
+        *,
+        seed: int,
+        combinations: Literal["all", "seen"] = "all",
+        progress: Progress | None = None,
     ) -> None:
-        """Learn from `sets`, one for each source, each with clips of all combinations."""
+        """Learn from `sets`, one for each source.
+
+        Each must have clips of all combinations, unless ``combinations="seen"`` (an ablation).
+        """
 
     @abstractmethod
     def check(self, sets: Mapping[str, ClipSet]) -> dict[str, dict[str, Score]]:

@@ -15,7 +15,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,10 +66,17 @@ class Judge(base.TrainedJudge):
         self.networks = nn.ModuleList(self.classifiers)
 
     def fit(
-        self, sets: Mapping[str, ClipSet], *, seed: int, progress: Progress | None = None
+        self,
+        sets: Mapping[str, ClipSet],
+        *,
+        seed: int,
+        combinations: Literal["all", "seen"] = "all",
+        progress: Progress | None = None,
     ) -> None:
         """Fresh weights, then `base.fit`: the same `seed` and `sets` give the same judge."""
         self._refuse_unfit(sets)
+        if combinations == "all":
+            self._refuse_missing_combinations(sets)
         video = next(iter(sets.values())).video
         self.frame_size = _frame_size(video)
         self.accuracy = {}
@@ -198,9 +205,12 @@ class Judge(base.TrainedJudge):
         sizes = {_frame_size(clips.video) for clips in sets.values()}
         if len(sizes) > 1:
             raise UserError(f"one judge is fitted for one frame size, got {sorted(sizes)}")
-        for source, clips in sets.items():
+        for clips in sets.values():
             check_video(clips.video)
             check_frames(self.factors, clips.video.shape[2])
+
+    def _refuse_missing_combinations(self, sets: Mapping[str, ClipSet]) -> None:
+        for source, clips in sets.items():
             ids = self.factors.combination_ids(clips.classes)
             missing = sorted(set(range(self.factors.num_combinations)) - set(ids.tolist()))
             if missing:

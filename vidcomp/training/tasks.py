@@ -55,7 +55,7 @@ def train(run: Run, out: Path | None = None) -> Path:
     inputs: dict[str, object] = {"split_hash": split.digest, "dataset": dataset.fingerprint}
     if isinstance(run, TokenizerRun):
         task = TokenizerTask(run, dataset, rows)
-        hooks = Hooks(evaluate=task.measure)
+        hooks = Hooks(evaluate=task.measure, every=run.train.checkpoint_every)
     else:
         tokenizer = prepare_tokenizer(run.tokenizer)
         task = GeneratorTask(run, dataset, split, rows, tokenizer)

@@ -13,7 +13,7 @@ from vidcomp.tokenizers.base import Tokenizer, code_usage
 from vidcomp.training.trainer import Task
 from vidcomp.types import Frames, Losses, Video, frames_from_video, video_from_frames
 
-_MEASURED_CLIPS = 1024
+_MEASURED_CLIPS = 512
 """Clips from which the latent statistics and the PSNR are measured."""
 
 _CLIPS_AT_A_TIME = 64
