@@ -1,0 +1,152 @@
+"""The folder that a run leaves, and what may be done with it.
+
+    config.yaml   environment.json   metrics.jsonl   checkpoint-N/   samples/   scores.json
+
+`checkpoint-N` exists only if it is complete. A folder belongs to one config, one split, one dataset
+and one tokenizer: others are refused, never mixed in.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from vidcomp.config import UserError, read_yaml
+from vidcomp.datasets.base import Dataset
+from vidcomp.probes.base import PROBES, TrainedJudge, refuse_other_factors
+from vidcomp.runs.config import Run, SamplingConfig, TokenizerRun, load_run
+from vidcomp.runs.provenance import read_environment
+from vidcomp.seeding import permutation
+from vidcomp.world.factors import Factors
+
+
+def default_folder(run: Run) -> Path:
+    """``runs/<name>``."""
+    return Path("runs") / run.name
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints in a run folder, oldest first."""
+    found = [p for p in out.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
+
+
+def newest_checkpoint(out: Path) -> Path:
+    """The last complete checkpoint; raises UserError if there is none."""
+    found = checkpoints(out)
+    if not found:
+        raise UserError(
+            f"no checkpoint in {out}; train it first, for example: "
+            f"python tools/train.py CONFIG out={out}"
+        )
+    return found[-1]
+
+
+def finished(run: Run, out: Path) -> bool:
+    """Whether the run in `out` has taken its last step."""
+    return (out / f"checkpoint-{run.train.steps}").is_dir()
+
+
+def require_run(folder: Path) -> None:
+    """Raise UserError unless `folder` is a run's."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder} is not a run folder (it has no config.yaml); train one, for example: "
+            "python tools/train.py configs/generators/smoke.yaml"
+        )
+
+
+def open_folder(run: Run, out: Path) -> None:
+    """Make `out` the folder of `run`; refuse if it belongs to a run of another config."""
+    refuse_other_run(run, out)
+    if not (out / "config.yaml").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        run.save(out / "config.yaml")
+
+
+def refuse_other_run(run: Run, out: Path) -> None:
+    """Raise UserError if `out` is the folder of a run of another config."""
+    path = out / "config.yaml"
+    if not path.exists():
+        return
+    there, here = load_run(path)[0].model_dump(mode="json"), run.model_dump(mode="json")
+    if differing := _differences(there, here):
+        raise UserError(
+            f"{out} holds a run of another config ({'; '.join(differing[:3])}); "
+            "give another out=DIR, or remove that folder"
+        )
+
+
+def refuse_changed_inputs(out: Path, inputs: Mapping[str, Any]) -> None:
+    """Raise UserError if a run that goes on in `out` began with another split, dataset or
+    tokenizer than `inputs` says."""
+    if not checkpoints(out):
+        return
+    known = read_environment(out)
+    for name, now in inputs.items():
+        then = known.get(name)
+        if isinstance(now, Mapping):  # a tokenizer may have moved; its weights may not have changed
+            then, now = (then or {}).get("digest"), now["digest"]
+        if then != now:
+            raise UserError(
+                f"the {name.removesuffix('_hash')} is not the one that {out} began with ({then} "
+                f"then, {now} now); restore it, or train in another out=DIR"
+            )
+
+
+def weights_digest(out: Path) -> str:
+    """Twelve hex digits of the newest EMA weights in a run folder."""
+    weights = newest_checkpoint(out) / "ema.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
+def sampling_of(folder: Path, overrides: Iterable[str]) -> SamplingConfig:
+    """How the run in `folder` is sampled, with overrides of its `sampling` keys."""
+    require_run(folder)
+    run, _ = load_run(folder / "config.yaml", [f"sampling.{override}" for override in overrides])
+    if isinstance(run, TokenizerRun):
+        raise UserError(f"{folder} is a tokenizer's run; sampling is a generator's")
+    return run.sampling
+
+
+def load_judge(folder: Path, factors: Factors) -> TrainedJudge:
+    """The judge that was fitted in `folder`, whichever probe it is; raises UserError if it reads
+    other factors."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"no fitted judge in {folder}; fit one, for example: "
+            f"python tools/probe.py fit configs/probes/motion.yaml out={folder}"
+        )
+    probe = PROBES.config(read_yaml(path).get("probe"))
+    named = None if probe is None else probe.build(factors)
+    if not isinstance(named, TrainedJudge):
+        raise UserError(f"{folder} holds no fitted judge: its config.yaml is of something else")
+    judge = type(named).load(folder)
+    refuse_other_factors(judge.factors, factors)
+    return judge
+
+
+def rows_for(purpose: Literal["training", "scoring"], dataset: Dataset) -> Int64[Tensor, " n"]:
+    """Which clips are for what: a fifth is kept for scoring, and nothing is ever trained on it.
+
+    Tokenizers, generators and probes train on the rest, so ceilings are measured on fresh clips.
+    """
+    order = permutation(0, "scoring clips", len(dataset))
+    num_scoring = max(1, len(dataset) // 5)
+    rows = order[:num_scoring] if purpose == "scoring" else order[num_scoring:]
+    return rows.sort().values
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} there, {b!r} here")
+    return found
