@@ -98,16 +98,17 @@ class Parts:
         data = {config.data: root.data, config.probe: ProbeFit.load(config.probe).data}
         tokenizers: dict[str, TokenizerRun] = {}
         generators: dict[str, GeneratorRun] = {}
-        for path in (*config.tokenizers, *config.generators):
+        for path in config.tokenizers:
             run, _ = load_run(path)
-            data[path] = run.data
-            if path in config.tokenizers and isinstance(run, TokenizerRun):
-                tokenizers[path] = run
-            elif path in config.generators and isinstance(run, GeneratorRun):
-                generators[path] = run
-            else:
-                kind = "generators" if isinstance(run, GeneratorRun) else "tokenizers"
-                raise UserError(f"{path} belongs into the study's {kind}")
+            if not isinstance(run, TokenizerRun):
+                raise UserError(f"{path} belongs into the study's generators, not its tokenizers")
+            tokenizers[path] = run
+        for path in config.generators:
+            run, _ = load_run(path)
+            if not isinstance(run, GeneratorRun):
+                raise UserError(f"{path} belongs into the study's tokenizers, not its generators")
+            generators[path] = run
+        data |= {path: run.data for path, run in (*tokenizers.items(), *generators.items())}
         for path, run in generators.items():
             if run.tokenizer not in tokenizers:
                 raise UserError(
@@ -149,7 +150,9 @@ def plan(config: StudyConfig, out: Path) -> list[Job]:
 
 def note_failures(failed: Sequence[Job], parts: Parts, config: StudyConfig, out: Path) -> None:
     """Leave the reason in the folder of each generator's run that failed, for the report."""
-    why = {job.name.removeprefix("score "): job.why for job in failed}
+    why: dict[str, str] = {}
+    for job in failed:  # a run's training comes before its scoring, which fails with it
+        why.setdefault(job.name.removeprefix("score "), job.why)
     for run in parts.generators.values():
         for name in (run_name(run, seed) for seed in config.seeds):
             if name in why:
