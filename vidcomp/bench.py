@@ -112,13 +112,26 @@ def bench_generators(config: BenchConfig) -> list[Figure]:
         ) -> Losses:
             return generator(latents, condition, rng)
 
-        depth, width, _ = run.generator.backbone.dimensions
-        # The counter does not see SDPA on CPU: 4 n^2 c forward in each layer, twice that backward.
-        attention = 12 * batch * grid.size**2 * width * depth
-        if run.generator.jepa:
-            attention += 4 * batch * grid.size**2 * width * depth
-        figures.append(training_step(config, run, generator, losses, batch, attention))
+        uncounted = uncounted_flops(config, run, grid)
+        figures.append(training_step(config, run, generator, losses, batch, uncounted))
     return figures
+
+
+def uncounted_flops(config: BenchConfig, run: GeneratorRun, grid: Grid) -> int:
+    """Of attention through SDPA on a CPU, which torch's counter takes for 0; it runs in fp32 only.
+
+    4 c for each pair of positions and layer forward, twice that backward; JEPA's target is one
+    forward more.
+    """
+    if config.device != "cpu" or config.precision != "no":
+        return 0
+    depth, width, _ = run.generator.backbone.dimensions
+    pairs = grid.size**2
+    if run.generator.backbone.attention == "factorised":
+        space = grid.h * grid.w
+        pairs = grid.t * space**2 + space * grid.t**2
+    passes = 4 if run.generator.jepa else 3
+    return passes * 4 * width * pairs * depth * run.train.batch_size
 
 
 def bench_tokenizers(config: BenchConfig) -> list[Figure]:
@@ -144,7 +157,7 @@ def training_step(
     model: nn.Module,
     losses: Callable[[Rng], Losses],
     batch: int,
-    uncounted_flops: int,
+    uncounted: int,
 ) -> Figure:
     """The median step beside the median matrix product, taken in turn."""
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.03), lr=1e-4, fused=True)
@@ -163,7 +176,7 @@ def training_step(
 
     with FlopCounterMode(display=False) as counter:
         step(0)
-    flops = counter.get_total_flops() + (uncounted_flops if config.device == "cpu" else 0)
+    flops = counter.get_total_flops() + uncounted
     times, products = in_turn(config, [lambda: step(1), matrix_product(config)])
     rate, reference = flops / times, 2 * 1024**3 / products
     precision = "bf16" if config.precision == "bf16" else "fp32"

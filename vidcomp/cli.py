@@ -1,8 +1,8 @@
 """What the tools share: ``TOOL [VERB] POSITIONAL [key=value ...]``, quick help, one-line errors.
 
 Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted, 1 anything else. No
-torch is imported here, and the tools import the package inside `main`, so that ``--help`` takes a
-tenth of a second.
+torch is imported here, and the tools import the package inside `main`, so that ``--help`` answers
+at once.
 """
 
 import argparse

@@ -136,7 +136,10 @@ class Eta:
     def done_s(self) -> float:
         """The expected seconds of what is done."""
         shares = {"waiting": 0.0, "done": 1.0, "failed": 1.0}
-        return sum(job.expected_s * shares.get(job.state, self.share(job)) for job in self.jobs)
+        return sum(
+            job.expected_s * (self.share(job) if job.state == "running" else shares[job.state])
+            for job in self.jobs
+        )
 
     def done_share(self) -> float:
         return self.done_s() / self.total_s
