@@ -1,6 +1,7 @@
 """A user's mistake is one line on stderr and status 2, and what was there before is still there."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,38 @@ def test_a_generator_in_the_place_of_a_tokenizer(
 def test_codes_asked_of_a_continuous_tokenizer(kl: Path, tmp_path: Path, fails: Fails) -> None:
     line = fails("train", generator_yaml(tmp_path, kl), f"out={tmp_path / 'out'}")
     assert "objective maskgit needs codes, but the tokenizer is continuous" in line
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("generator.jepa.layers=[7]", "jepa.layers=[7]"),
+        ("generator.conditioning.encode.color=exact", "did you mean 'colour'?"),
+        ("data.dataset.num_frames=4", "4 frames do not fit a temporal stride of 2"),
+        ("evaluate={every: 2, probe: nowhere}", "no fitted judge in nowhere"),
+    ],
+)
+def test_what_cannot_fit_is_said_before_the_tokenizer_is_trained(
+    override: str, words: str, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = generator_yaml(tmp_path, tokenizer_yaml(tmp_path))
+    assert words in fails("train", config, override)
+    assert not Path("runs").exists()
+
+
+def test_a_clip_that_breaks_in_a_loaders_worker(tmp_path: Path, fails: Fails) -> None:
+    data = tmp_path / "data"
+    store(sprites(num_clips=40), data)
+    folder = {"dataset": {"name": "folder", "path": str(data)}, "split": DATA["split"]}
+    run = tokenizer_run(data=folder, num_workers=1)
+    out = trained(run, tmp_path / "run")
+    newest_checkpoint(out).rename(out / "checkpoint-3")
+    for path in (data / "clips").glob("*.mp4"):
+        stat = path.stat()
+        path.write_bytes(bytes(stat.st_size))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # it breaks after it was checked
+    assert ".mp4" in fails("train", out / "config.yaml", f"out={out}")
 
 
 def test_another_run_in_the_same_folder(fsq: Path, fails: Fails) -> None:

@@ -13,9 +13,9 @@ from tiny import DATA, run_tool
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DataConfig, build
 from vidcomp.datasets.folder import Config as FolderConfig
-from vidcomp.evaluation import ProbeFit, fit_probe, probe_run, sample_run
+from vidcomp.evaluation import ProbeFit, fit_probe, judge_digest, probe_run, sample_run
 from vidcomp.evaluation.clips import clip_set
-from vidcomp.evaluation.samples import read_samples
+from vidcomp.evaluation.samples import grid_combinations, read_samples
 from vidcomp.media import read_video
 from vidcomp.pipeline import Pipeline
 from vidcomp.probes.base import UNREADABLE
@@ -25,12 +25,16 @@ from vidcomp.types import frames_from_video, video_from_frames
 LEVELS = ("seen", "level-1", "level-2")
 
 
+def copied(run: Path, to: Path) -> Path:
+    """A copy of a run below `to`, beside what it needs."""
+    (to / "fsq").symlink_to(run.parent / "fsq")
+    return Path(shutil.copytree(run, to / run.name))
+
+
 @pytest.fixture
 def run(maskgit: Path, tmp_path: Path) -> Path:
     """A copy of a trained run, without samples."""
-    folder = tmp_path / "maskgit"
-    shutil.copytree(maskgit, folder)
-    return folder
+    return copied(maskgit, tmp_path)
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -62,6 +66,16 @@ def test_samples_are_those_of_generate(run: Path) -> None:
 def test_a_grid_lies_beside_the_clips(run: Path) -> None:
     picture = read_video(sample_run(run) / "grid.mp4")
     assert len(picture) == 5 and picture.float().std() > 1
+
+
+def test_a_grid_of_few_columns_has_some_of_every_level() -> None:
+    _, split = build(DataConfig.model_validate(DATA))
+    shown = grid_combinations(split, 5)
+    assert [level for level, _ in shown] == ["seen", "seen", "level-1", "level-1", "level-2"]
+    everything = grid_combinations(split, 16)
+    assert len({tuple(c.tolist()) for _, c in everything}) == len(everything) == 8
+    for level, combination in [*shown, *everything]:
+        assert (split.combinations_of(level) == combination).all(1).any()
 
 
 def test_samples_are_kept_until_weights_or_settings_change(run: Path) -> None:
@@ -98,10 +112,35 @@ def test_interrupted_sampling_leaves_the_samples_of_before(
     assert not (run / ".partial-samples").exists()
 
 
+@pytest.mark.parametrize("death", ["before", "after"])
+def test_a_kill_while_samples_are_swapped_loses_none(
+    run: Path, monkeypatch: pytest.MonkeyPatch, death: str
+) -> None:
+    """Whatever moment the process dies at, the next one finds whole samples."""
+    samples = sample_run(run)
+    before = {Path(path).name for path in stamps(samples)}
+    rename = Path.rename
+
+    def die(path: Path, target: Path) -> Path:
+        if death == "after":
+            rename(path, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            sample_run(run, sampling_of(run, ["seed=1"]))
+    assert sample_run(run) == samples
+    assert {Path(path).name for path in stamps(samples)} == before
+    assert json.loads((samples / "sampling.json").read_text())["sampling"]["seed"] == 0
+    sample_run(run, sampling_of(run, ["seed=1"]))
+    assert json.loads((samples / "sampling.json").read_text())["sampling"]["seed"] == 1
+    assert not list(run.glob(".*samples"))
+
+
 @pytest.fixture(scope="module")
 def scored(maskgit: Path, judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored") / "maskgit"
-    shutil.copytree(maskgit, folder)
+    folder = copied(maskgit, tmp_path_factory.mktemp("scored"))
     assert run_tool("probe", folder, f"probe={judge}") == 0
     return folder
 
@@ -129,7 +168,8 @@ def test_probes_that_need_no_fitting_are_asked_too(scored: Path) -> None:
     scores = scores_of(scored)["scores"]
     assert scores["oracle"]["real/seen/joint"]["value"] > 0.5
     assert "reconstruction/seen/psnr_db" in scores["fidelity"]
-    assert scores["agreement"].keys() == {"real", "reconstruction", "samples"}
+    sources = ("real", "reconstruction", "samples")
+    assert scores["agreement"].keys() == {f"{s}/{level}" for s in sources for level in LEVELS}
 
 
 def test_scores_are_of_the_clips_on_disk(scored: Path, judge: Path) -> None:
@@ -201,6 +241,24 @@ def test_another_dataset_has_no_fresh_clips_for_this_run(run: Path, judge: Path)
     path.write_text(json.dumps(known | {"dataset": "elsewhere"}))
     with pytest.raises(UserError, match="the dataset is not the one"):
         probe_run(run, judge)
+
+
+def test_a_judge_of_another_dataset_scores_nothing(run: Path, judge: Path, tmp_path: Path) -> None:
+    other = tmp_path / "judge"
+    shutil.copytree(judge, other)
+    known = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps(known | {"dataset": "elsewhere"}))
+    with pytest.raises(UserError, match=r"judge .* was fitted on another dataset"):
+        probe_run(run, other)
+    assert not (run / "scores.json").exists()
+
+
+def test_scores_tell_which_weights_judged(scored: Path, judge: Path, tmp_path: Path) -> None:
+    assert scores_of(scored)["judge_weights"] == judge_digest(judge)
+    other = fit_probe(fitting(), tmp_path / "other")
+    assert judge_digest(other) != judge_digest(judge)
+    with pytest.raises(UserError, match="no fitted judge in"):
+        judge_digest(tmp_path / "nowhere")
 
 
 def fitting(**changed: Any) -> ProbeFit:

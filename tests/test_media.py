@@ -296,26 +296,18 @@ def test_what_was_checked_before_a_broken_file_is_kept(tmp_path: Path) -> None:
 
 def test_a_grid_shows_its_clips_pixel_for_pixel() -> None:
     clips = [noise(t, 6, 10) for t in (3, 1, 2)]
-    red = (200, 0, 0)
-    cells = [
-        Cell(clip, caption=f"clip {k}\nread: wrong", border=red) for k, clip in enumerate(clips)
-    ]
-    video = grid(
-        [[cells[0], cells[1]], [None, cells[2]]],
-        scale=2,
-        row_labels=["truth", "a model"],
-        column_labels=["circle red", "triangle blue that is long"],
-    )
+    cells = [Cell(clip) for clip in clips]
+    labels = ["circle red", "triangle blue that is long"]
+    video = grid([[cells[0], cells[1]], [None, cells[2]]], column_labels=labels)
     assert len(video) == 3
     assert video.shape[1] % 2 == 0 and video.shape[2] % 2 == 0
     for clip in clips:
         for k in range(3):
-            large = clip[min(k, len(clip) - 1)].repeat_interleave(2, 0).repeat_interleave(2, 1)
-            windows = video[k].unfold(0, 12, 1).unfold(1, 20, 1)  # y x 3 12 20
+            large = clip[min(k, len(clip) - 1)].repeat_interleave(3, 0).repeat_interleave(3, 1)
+            windows = video[k].unfold(0, 18, 1).unfold(1, 30, 1)  # y x 3 18 30
             same = (windows == large.permute(2, 0, 1)).all(-1).all(-1).all(-1)
             assert same.sum() == 1
-            y, x = torch.nonzero(same)[0].tolist()
-            assert video[k, y - 1, x - 1].tolist() == list(red)
+    assert (video[0, :10] < 100).any(), "labels stand on top"
 
 
 def test_a_grid_needs_clips_of_one_size() -> None:

@@ -1,6 +1,7 @@
 """From a run folder to clips: the Python way in, its arguments, and prefix frames."""
 
 import ast
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import vidcomp
 from vidcomp.config import UserError
 from vidcomp.datasets.base import build
 from vidcomp.pipeline import Pipeline, blank, pasted
+from vidcomp.runs import noted_tokenizer
 from vidcomp.types import Grid, Latents, LatentSpec, video_from_frames
 
 ASKED = {"shape": "circle", "colour": "red", "motion": "right"}
@@ -128,6 +130,36 @@ def test_a_tokenizer_reconstructs_and_does_not_generate(kl: Path) -> None:
     assert made.shape == video.shape and made.abs().max() <= 1
     with pytest.raises(UserError, match="tokenizer's; it can reconstruct, not generate"):
         pipeline.generate(ASKED)
+
+
+def test_runs_are_found_from_anywhere_and_may_move_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trained(tokenizer_run(steps=2), Path("runs/demo/fsq"))
+    trained(generator_run("runs/demo/fsq", steps=2), Path("runs/maskgit"))
+    clip = vidcomp.load("runs/maskgit").generate(ASKED)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(vidcomp.load(str(tmp_path / "here/runs/maskgit")).generate(ASKED), clip)
+    shutil.copytree(tmp_path / "here/runs/maskgit", tmp_path / "copied alone")
+    monkeypatch.chdir(tmp_path / "here")
+    assert torch.equal(vidcomp.load("../copied alone").generate(ASKED), clip)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "runs").rename(tmp_path / "moved")
+    assert torch.equal(vidcomp.load("moved/maskgit").generate(ASKED), clip)
+    monkeypatch.chdir(tmp_path / "moved" / "maskgit")
+    assert torch.equal(vidcomp.load(".").generate(ASKED), clip)
+
+
+def test_older_runs_noted_folders_as_seen_from_where_they_were_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "fsq").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert noted_tokenizer({"folder": "runs/fsq"}, Path("runs/maskgit")) == Path("runs/fsq")
+    assert noted_tokenizer({"folder": "../fsq"}, Path("runs/maskgit")) == Path("runs/fsq")
+    assert noted_tokenizer({"folder": "gone"}, Path("runs/maskgit")) == Path("runs/maskgit/gone")
 
 
 def test_jepa_costs_nothing_at_sampling(maskgit: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from tiny import DATA, generator_run, tokenizer_run, trained, write_yaml
 
 from vidcomp.config import UserError
-from vidcomp.datasets.base import DataConfig, build
+from vidcomp.datasets.base import DataConfig, Dataset, build
 from vidcomp.runs import (
     GeneratorRun,
     TokenizerRun,
@@ -27,14 +27,27 @@ from vidcomp.runs import (
 from vidcomp.world.factors import Factors
 
 
-@pytest.mark.parametrize("num_clips", [1, 2, 4, 5, 80])
-def test_a_fifth_is_for_scoring_and_nothing_else(num_clips: int) -> None:
+def sprites(num_clips: int) -> Dataset:
     raw = DATA | {"dataset": DATA["dataset"] | {"num_clips": num_clips}}
-    dataset, _ = build(DataConfig.model_validate(raw))
+    return build(DataConfig.model_validate(raw)).dataset
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 4, 5, 80, 4000])
+def test_about_a_fifth_is_for_scoring_and_nothing_else(num_clips: int) -> None:
+    dataset = sprites(num_clips)
     training, scoring = rows_for("training", dataset), rows_for("scoring", dataset)
     assert sorted([*training.tolist(), *scoring.tolist()]) == list(range(num_clips))
-    assert len(scoring) == max(1, num_clips // 5)
+    assert len(scoring) >= 1 and (len(training) >= 1 or num_clips == 1)
+    assert abs(len(scoring) - num_clips / 5) < 1 + 3 * (0.16 * num_clips) ** 0.5
     assert torch.equal(scoring, rows_for("scoring", dataset))
+
+
+def test_datasets_of_two_sizes_agree_on_what_scores() -> None:
+    """Clip i of a world and seed is the same in both: it trains in none if it scores in one."""
+    sizes = (80, 81, 500, 4000)
+    training = [set(rows_for("training", sprites(n)).tolist()) for n in sizes]
+    scoring = [set(rows_for("scoring", sprites(n)).tolist()) for n in sizes]
+    assert not any(a & b for a in training for b in scoring)
 
 
 def test_a_run_folder_says_what_its_numbers_depend_on(fsq: Path, maskgit: Path) -> None:
@@ -45,7 +58,8 @@ def test_a_run_folder_says_what_its_numbers_depend_on(fsq: Path, maskgit: Path) 
     assert known["split_hash"] == split.digest and known["dataset"] == dataset.fingerprint
     assert known["num_processes"] == 1 and known["commit"] == commit()
     assert known["versions"].keys() >= {"python", "torch", "accelerate"}
-    assert known["tokenizer"] == {"folder": str(fsq), "digest": weights_digest(fsq)}
+    noted = {"folder": "../fsq", "path": str(fsq), "digest": weights_digest(fsq)}
+    assert known["tokenizer"] == noted
     assert known["parameters"] > 1000 and known["device"] and known["command"]
 
 

@@ -1,11 +1,12 @@
 """Score a generator's run (RUN/scores.json), or, with the verb fit, fit the judge that scores.
 
 examples:
-  python tools/probe.py fit configs/probes/motion.yaml out=runs/probe
+  python tools/probe.py fit configs/probes/smoke.yaml out=runs/probe
   python tools/probe.py runs/smoke probe=runs/probe
 
 Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside
-its ceilings: the same judge on real clips and on their reconstructions.
+its ceilings: the same judge on real clips and on their reconstructions. The judge must have been
+fitted on the run's dataset, so that the clips of the ceilings are new to it.
 """
 
 from vidcomp.cli import command

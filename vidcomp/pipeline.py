@@ -29,6 +29,7 @@ from vidcomp.runs import (
     load_run,
     load_tokenizer,
     newest_checkpoint,
+    noted_tokenizer,
     read_environment,
     refuse_changed_tokenizer,
     require_run,
@@ -103,7 +104,7 @@ class Pipeline:
         if isinstance(run, TokenizerRun):
             tokenizer, generator = load_tokenizer(folder), None
         else:
-            tokenizer_folder = Path(known["tokenizer"]["folder"])
+            tokenizer_folder = noted_tokenizer(known["tokenizer"], folder)
             tokenizer = load_tokenizer(tokenizer_folder)
             refuse_changed_tokenizer(run, tokenizer_folder, known["tokenizer"]["digest"])
             generator = load_generator(run, folder, tokenizer.spec, clip_format.factors)

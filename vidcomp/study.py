@@ -21,11 +21,19 @@ from rich.console import Console
 
 from vidcomp.config import RootSettings, UserError
 from vidcomp.datasets.base import DataRoot
-from vidcomp.evaluation import ProbeFit
+from vidcomp.evaluation import ProbeFit, judge_digest
 from vidcomp.jobs import Job, execute, log_of
 from vidcomp.report.collect import FAILED
 from vidcomp.report.page import write_report
-from vidcomp.runs import GeneratorRun, TokenizerRun, checkpoints, finished, load_run, write_json
+from vidcomp.runs import (
+    GeneratorRun,
+    TokenizerRun,
+    checkpoints,
+    finished,
+    load_run,
+    weights_digest,
+    write_json,
+)
 
 _TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -149,15 +157,18 @@ def plan(config: StudyConfig, out: Path) -> list[Job]:
 
 
 def note_failures(failed: Sequence[Job], parts: Parts, config: StudyConfig, out: Path) -> None:
-    """Leave the reason in the folder of each generator's run that failed, for the report."""
+    """Leave the reason in the folder of each generator's run that failed, for the report; and
+    remove it where the run has come through since."""
     why: dict[str, str] = {}
     for job in failed:  # a run's training comes before its scoring, which fails with it
         why.setdefault(job.name.removeprefix("score "), job.why)
     for run in parts.generators.values():
-        for name in (run_name(run, seed) for seed in config.seeds):
-            if name in why:
-                (out / name).mkdir(exist_ok=True)
-                (out / name / FAILED).write_text(why[name])
+        for folder in (out / run_name(run, seed) for seed in config.seeds):
+            if folder.name in why:
+                folder.mkdir(exist_ok=True)
+                (folder / FAILED).write_text(why[folder.name])
+            else:
+                (folder / FAILED).unlink(missing_ok=True)
 
 
 def run_name(run: GeneratorRun, seed: int) -> str:
@@ -171,12 +182,9 @@ def judge_job(config: StudyConfig, parts: Parts, out: Path) -> Job:
     folders = ",".join(str(out / name) for name in names)
     words = ("fit", config.probe, f"out={out / 'probe'}", f"tokenizers=[{folders}]")
 
-    def done() -> bool:
-        return (out / "probe" / "config.yaml").exists()
-
-    return Job(
-        "probe", command("probe.py", *words), names, done, config.expected_s.get("probe", 60.0)
-    )
+    # Never taken for done: its tool keeps a finished judge, and refuses one of another config.
+    line = command("probe.py", *words)
+    return Job("probe", line, names, lambda: False, config.expected_s.get("probe", 60.0))
 
 
 def training_job(
@@ -202,12 +210,15 @@ def training_job(
 
 
 def scoring_job(name: str, folder: Path, probe: Path, expected: dict[str, float]) -> Job:
-    """Samples and scores one run."""
+    """Samples and scores one run; done if its scores are of these weights by this judge."""
 
     def done() -> bool:
-        scores, saved = folder / "scores.json", checkpoints(folder)
-        newer = bool(saved) and scores.exists()
-        return newer and scores.stat().st_mtime > saved[-1].stat().st_mtime
+        scores = folder / "scores.json"
+        if not (scores.exists() and checkpoints(folder) and (probe / "config.yaml").exists()):
+            return False
+        made = json.loads(scores.read_text())
+        of = (made.get("weights"), made.get("judge_weights"))
+        return of == (weights_digest(folder), judge_digest(probe))
 
     line = command("probe.py", str(folder), f"probe={probe}")
     return Job(f"score {name}", line, (name,), done, expected.get("score", 30.0))

@@ -58,10 +58,11 @@ def test_a_clip_is_the_same_in_any_batch_and_order(configs: list[base.Config]) -
         assert torch.equal(clips.frames, whole.frames[batch])
         assert torch.equal(clips.classes, whole.classes[batch])
         assert torch.equal(clips.values, whole.values[batch])
-        assert (clips.truth is None) == (whole.truth is None)
-        if clips.truth is not None and whole.truth is not None:
-            assert torch.equal(clips.truth.masks, whole.truth.masks[batch])
-            assert torch.equal(clips.truth.positions_px, whole.truth.positions_px[batch])
+        truth, all_truth = dataset.truth(batch), dataset.truth(torch.arange(21))
+        assert (truth is None) == (all_truth is None)
+        if truth is not None and all_truth is not None:
+            assert torch.equal(truth.masks, all_truth.masks[batch])
+            assert torch.equal(truth.positions_px, all_truth.positions_px[batch])
     again = dataset.clips(torch.tensor([5, 5]))
     assert torch.equal(again.frames, whole.frames[[5, 5]])
 
@@ -75,17 +76,18 @@ def test_values_lie_in_the_box_of_their_class(configs: list[base.Config]) -> Non
 
 def test_truth_shows_the_object(configs: list[base.Config]) -> None:
     dataset = configs[0].build()
-    clips = dataset.clips(torch.arange(len(dataset)))
-    if clips.truth is None:
+    everything = torch.arange(len(dataset))
+    clips, truth = dataset.clips(everything), dataset.truth(everything)
+    if truth is None:
         pytest.skip("no truth")
-    assert clips.truth.masks.shape == clips.frames.shape[:4]
+    assert truth.masks.shape == clips.frames.shape[:4]
     y, x = torch.arange(dataset.height) * 1.0, torch.arange(dataset.width) * 1.0
-    masks = clips.truth.masks.float()
+    masks = truth.masks.float()
     area = masks.sum((2, 3))
     centroid = torch.stack([masks.sum(2) @ x / area, masks.sum(3) @ y / area], dim=-1)
-    assert (centroid - clips.truth.positions_px).abs().amax() < 0.6
+    assert (centroid - truth.positions_px).abs().amax() < 0.6
     brightness = clips.frames.float().amax(-1)
-    assert brightness[clips.truth.masks].min() > brightness[~clips.truth.masks].median()
+    assert brightness[truth.masks].min() > brightness[~truth.masks].median()
 
 
 def test_the_fingerprint_tells_content(configs: list[base.Config]) -> None:
@@ -103,5 +105,7 @@ def test_config_survives_being_stored(configs: list[base.Config]) -> None:
 
 @pytest.mark.parametrize("index", [-1, 21])
 def test_no_index_beyond_the_end(configs: list[base.Config], index: int) -> None:
-    with pytest.raises(IndexError, match="numbered 0 to 20"):
-        configs[0].build().clips(torch.tensor([0, index]))
+    dataset = configs[0].build()
+    for ask in (dataset.clips, dataset.truth):
+        with pytest.raises(IndexError, match="numbered 0 to 20"):
+            ask(torch.tensor([0, index]))

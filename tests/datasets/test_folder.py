@@ -45,7 +45,7 @@ def test_own_videos_with_a_table_are_a_dataset(tmp_path: Path) -> None:
     assert dataset.factors.items[1].temporal and not dataset.factors.items[0].temporal
     assert clips.classes.tolist() == [[1, 0], [0, 0], [1, 0], [0, 0]]
     assert clips.values[:, 1, 0].tolist() == [0, 0.5, 1, 1.5]
-    assert clips.truth is None
+    assert dataset.truth(torch.arange(4)) is None
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 2 * 5 * 20 * 28 * 3 / 1e9, 1.0])

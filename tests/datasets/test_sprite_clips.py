@@ -39,7 +39,7 @@ def test_more_frames_are_the_same_motion_in_finer_steps() -> None:
 
 def test_a_larger_frame_shows_the_same_scene() -> None:
     everything = torch.arange(40)
-    small, large = (sprites(height=s, width=s).clips(everything).truth for s in (32, 64))
+    small, large = (sprites(height=s, width=s).truth(everything) for s in (32, 64))
     assert small is not None and large is not None
     assert torch.allclose((small.positions_px + 0.5) * 2, large.positions_px + 0.5, atol=1e-4)
 

@@ -100,6 +100,22 @@ def test_save_and_load_give_the_same_judge(fitted: factors.Judge, tmp_path: Path
     assert record["accuracy"]["blurred"]["motion"]["n"] == 24
 
 
+def test_a_full_disk_is_an_os_error_and_leaves_the_judge_of_before(
+    fitted: factors.Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted.save(tmp_path / "probe")
+    before = (tmp_path / "probe/weights.safetensors").read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.save(tmp_path / "probe")
+    assert [path.name for path in tmp_path.iterdir()] == ["probe"]
+    assert (tmp_path / "probe/weights.safetensors").read_bytes() == before
+
+
 def test_saving_touches_no_other_folder(fitted: factors.Judge, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("precious")

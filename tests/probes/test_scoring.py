@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from vidcomp.config import UserError
 from vidcomp.probes import base
-from vidcomp.probes.base import UNREADABLE, ClipSet, Findings, agreement, mean_score, proportion
+from vidcomp.probes.base import (
+    UNREADABLE,
+    ClipSet,
+    Findings,
+    Subject,
+    agreement,
+    mean_score,
+    proportion,
+)
 from vidcomp.seeding import Rng
 from vidcomp.world.concepts import choose
 from vidcomp.world.splits import SplitConfig
@@ -90,18 +98,29 @@ def test_rows_by_level_is_a_partition_in_order() -> None:
     assert list(base.rows_by_level(split, CLASSES[rows["level-2"]])) == ["level-2"]
 
 
-def test_agreement_is_symmetric_and_unreadable_agrees_with_nothing() -> None:
-    verdicts = CLASSES[:4, None].repeat(1, 2, 1)
+def test_agreement_is_symmetric_by_level_and_unreadable_agrees_with_nothing() -> None:
+    novel = {"shape": ("square",), "colour": ("blue",)}
+    classes = CLASSES[[0, 1, 2, 7]]  # three seen ones, and a blue square
+    subject = Subject(
+        {"real": ClipSet(torch.zeros(4, 3, 2, 8, 8), classes)},
+        SplitConfig(novel=novel).build(FACTORS),
+    )
+    verdicts = classes[:, None].repeat(1, 2, 1)
     other = verdicts.clone()
     other[0, 1, 2] = 1 - other[0, 1, 2]
     blind = verdicts.clone()
     blind[0, 0, 0] = UNREADABLE
     one, two, three = (Findings(arrays={"real/verdicts": v}) for v in (verdicts, other, blind))
-    assert agreement(one, one)["real"].value == 1
-    assert agreement(one, two) == agreement(two, one)
-    assert agreement(one, two)["real"].value == pytest.approx(7 / 8)
-    assert agreement(three, three)["real"].value == pytest.approx(7 / 8)
-    assert agreement(one, Findings(arrays={"samples/verdicts": verdicts})) == {}
+
+    def shares(a: Findings, b: Findings) -> dict[str, float]:
+        return {key: score.value for key, score in agreement(a, b, subject).items()}
+
+    assert shares(one, one) == {"real/seen": 1, "real/level-1": 1}
+    assert shares(one, two) == shares(two, one)
+    assert shares(one, two) == pytest.approx({"real/seen": 5 / 6, "real/level-1": 1})
+    assert shares(three, three) == pytest.approx({"real/seen": 5 / 6, "real/level-1": 1})
+    assert agreement(one, two, subject)["real/seen"].n == 3
+    assert shares(one, Findings(arrays={"samples/verdicts": verdicts})) == {}
 
 
 def test_other_factors_are_refused_by_name_or_by_number() -> None:

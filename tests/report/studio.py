@@ -51,7 +51,7 @@ class Studio:
         folder = self.root / name
         run = GeneratorRun.model_validate(
             {
-                "name": name,
+                "name": name.removesuffix(f"-s{seed}"),  # as in a study: seeds share a YAML
                 "seed": seed,
                 "data": self.data,
                 "tokenizer": str(self.root / "fsq"),
@@ -85,7 +85,7 @@ class Studio:
             lines.append({"step": step, **evals})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"st')
         if scored:
-            self._score(folder, split, errors=errors, seed=seed, examples=examples)
+            self._score(folder, run, split, errors=errors, seed=seed, examples=examples)
         return folder
 
     def tokenizer(self, name: str = "fsq") -> Path:
@@ -116,6 +116,7 @@ class Studio:
         of_source = dict.fromkeys(self.factors, score)
         accuracy = dict.fromkeys(("real", "blurred", "reconstruction by fsq"), of_source)
         (folder / "probe.json").write_text(json.dumps({"accuracy": accuracy}))
+        (folder / "config.yaml").write_text("name: judge of this studio\n")
         return folder
 
     def _checkpoint(self, folder: Path, *, step: int) -> None:
@@ -124,7 +125,14 @@ class Studio:
         (folder / f"checkpoint-{step}" / "state.json").write_text(json.dumps(state))
 
     def _score(
-        self, folder: Path, split: Split, *, errors: float, seed: int, examples: bool
+        self,
+        folder: Path,
+        run: GeneratorRun,
+        split: Split,
+        *,
+        errors: float,
+        seed: int,
+        examples: bool,
     ) -> None:
         """Judge clips that show what their verdicts say."""
         draw = torch.Generator().manual_seed(seed)
@@ -160,10 +168,13 @@ class Studio:
             arrays[f"{source}_verdicts"] = verdicts.unflatten(0, (len(combos), -1))[
                 :, :EXAMPLES
             ].numpy()
-        scores["agreement"] = dict.fromkeys(
-            ("real", "reconstruction", "samples"), scores["factors"]["real/seen/joint"]
-        )
-        content = {"judge": "factors", "scores": scores, "sample_s": 3.25, "sampling": {}}
+        scores["agreement"] = {
+            f"{source}/{level}": scores["factors"]["real/seen/joint"]
+            for source in ("real", "reconstruction", "samples")
+            for level in split.level_names
+        }
+        sampling = run.sampling.model_dump(mode="json")
+        content = {"judge": "factors", "scores": scores, "sample_s": 3.25, "sampling": sampling}
         (folder / "scores.json").write_text(json.dumps(content))
         if examples:
             np.savez_compressed(folder / "examples.npz", **arrays)

@@ -56,6 +56,7 @@ class Reader(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        self.text += " " * (tag in ("td", "th"))  # cells stand apart
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -98,6 +99,75 @@ def test_a_changed_score_changes_the_page(studio: MakeStudio) -> None:
     page = report(made, [run])
     assert "12.3\u202f%" in page.read_text()
     assert record_of(page)["runs"][0]["scores"]["level-2"]["joint"]["value"] == 0.1234
+
+
+def change_scores(run: Path, *path: str, value: Any) -> None:
+    """Set one number in a run's scores."""
+    content = json.loads((run / "scores.json").read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (run / "scores.json").write_text(json.dumps(content))
+
+
+def words_of(page: Path) -> str:
+    return " ".join(Reader(page).text.split())
+
+
+def test_judges_that_differ_by_more_than_chance_are_named_below_the_table(
+    studio: MakeStudio,
+) -> None:
+    made = studio()
+    run = made.generator("flow-s0")
+    joint = "samples/level-1/joint"
+    first = json.loads((run / "scores.json").read_text())["scores"]["factors"][joint]
+    change_scores(run, "scores", "oracle", joint, "value", value=first["high"])
+    assert "judges disagree" not in words_of(report(made, [run]))
+    change_scores(run, "scores", "oracle", joint, "value", value=0.1402)
+    text = words_of(report(made, [run]))
+    low, high, value = (percent(first[key]) for key in ("low", "high", "value"))
+    found = re.search(r"The two judges disagree on (.*?)\. These", text)
+    assert found is not None
+    expected = f"flow-s0 at level-1 (factors {value}, 95 % interval {low} to {high}; oracle 14 %)"
+    assert found[1] == " ".join(expected.split())
+    assert text.index("Joint accuracy") < found.start() < text.index("What was held out")
+
+
+def test_agreement_of_the_judges_is_told_by_level(studio: MakeStudio) -> None:
+    made = studio()
+    run = made.generator("flow-s0")
+    change_scores(run, "scores", "agreement", "samples/level-2", "value", value=0.4321)
+    assert "flow-s0 " + "100 % " * 8 + "43.2 % Share of frames" in words_of(report(made, [run]))
+
+
+def test_the_page_says_how_the_scored_samples_were_drawn(studio: MakeStudio) -> None:
+    made = studio()
+    run = made.generator("flow-s0", objective="flow")
+    assert "the config says" not in words_of(report(made, [run]))
+    change_scores(run, "sampling", "guidance_scale", value=3.25)
+    change_scores(run, "sampling", "sampler", value={"name": "euler", "num_steps": 7})
+    text = words_of(report(made, [run]))
+    assert "flow-s0 3.25 1.0 euler 7 64 0 the config says guidance_scale: 2.0, sampler: " in text
+
+
+def test_a_scored_run_whose_last_attempt_failed_says_so_beside_its_scores(
+    studio: MakeStudio,
+) -> None:
+    made = studio()
+    runs = [made.generator("flow-s0"), made.generator("flow-s1", seed=1)]
+    assert "last attempt" not in words_of(report(made, runs))
+    (runs[1] / FAILED).write_text("out of memory\nand its traceback")
+    page = report(made, runs)
+    text = words_of(page)
+    assert "flow-s1: the last attempt failed: out of memory" in text and "traceback" not in text
+    assert record_of(page)["runs"][1]["scores"] != {}
+
+
+def test_the_configs_on_the_page_include_the_judges(studio: MakeStudio) -> None:
+    made = studio()
+    page = report(made, [made.generator("flow-s0")], probe=made.probe())
+    assert "name: judge of this studio" in Reader(page).text
 
 
 def test_the_page_is_balanced_accessible_and_needs_nothing_else(studio: MakeStudio) -> None:
@@ -195,8 +265,12 @@ def test_seeds_of_one_configuration_share_a_row(studio: MakeStudio) -> None:
     made = studio()
     one = [made.generator("flow-s0", objective="flow")]
     assert "ranks nothing" in Reader(report(made, one)).text
-    text = Reader(report(made, [*one, made.generator("flow-s1", objective="flow", seed=1)])).text
+    page = report(made, [*one, made.generator("flow-s1", objective="flow", seed=1)])
+    text = words_of(page)
     assert "mean of seeds 0, 1" in text and "ranks nothing" not in text
+    assert "flow was trained on" in text
+    assert [run["name"] for run in record_of(page)["runs"]] == ["flow-s0", "flow-s1"]
+    assert "flow-s0 factors" in text and "flow-s1 factors" in text  # where runs stand alone
 
 
 def test_runs_on_different_splits_stand_in_different_tables(studio: MakeStudio) -> None:

@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import load_file
 from tiny import ROOT, generator_run, metrics, tokenizer_run, write_yaml
 
-from vidcomp.runs import GeneratorRun, TokenizerRun, checkpoints, newest_checkpoint
+from vidcomp.runs import (
+    GeneratorRun,
+    TokenizerRun,
+    checkpoints,
+    newest_checkpoint,
+    provenance,
+    read_environment,
+)
 from vidcomp.training import trainer
 from vidcomp.training.tasks import train
 
@@ -78,6 +85,27 @@ def test_a_generator_goes_on_bit_for_bit(
     assert [folder.name for folder in checkpoints(tmp_path / "twice")][-1] == "checkpoint-4"
     train(run, tmp_path / "twice")
     assert_same_run(tmp_path / "once", tmp_path / "twice")
+    averages = load_file(newest_checkpoint(tmp_path / "twice") / "ema.safetensors")
+    assert not any(name.startswith("jepa.") for name in averages), "sampling needs none of it"
+
+
+def test_resumptions_are_added_to_the_first_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tokenizer_run()
+    monkeypatch.setattr(provenance, "commit", lambda: "first")
+    interrupted(run, tmp_path, monkeypatch, after=2)
+    first = read_environment(tmp_path)
+    for commit, after in (("second", 4), ("third", 6)):
+        monkeypatch.setattr(provenance, "commit", lambda commit=commit: commit)
+        interrupted(run, tmp_path, monkeypatch, after=after)
+    found = read_environment(tmp_path)
+    resumed = found.pop("resumed")
+    assert found == first and first["commit"] == "first"
+    assert [(r["commit"], r["step"]) for r in resumed] == [("second", 2), ("third", 4)]
+    assert all(
+        r.keys() == {"commit", "command", "device", "num_processes", "step"} for r in resumed
+    )
 
 
 def test_curves_by_level_are_the_same_after_a_resume(

@@ -54,6 +54,24 @@ def test_weights_are_safetensors_and_nothing_needs_a_pickle_that_runs_code(tmp_p
     assert len(list(folder.iterdir())) == 4
 
 
+def test_the_optimiser_of_another_device_is_read_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a GPU can go on without one."""
+    run = Everything()
+    run.save(tmp_path, 5)
+    placed: list[object] = []
+    load = torch.load
+
+    def remember(path: Path, *, weights_only: bool, map_location: object = None) -> object:
+        placed.append(map_location)
+        return load(path, weights_only=weights_only, map_location=map_location)
+
+    monkeypatch.setattr(torch, "load", remember)
+    load_checkpoint(newest_checkpoint(tmp_path), run.model, run.ema, run.optimizer)
+    assert placed == ["cpu"]
+
+
 @pytest.mark.parametrize("good_writes", [0, 1])
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_rubbish(
     good_writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

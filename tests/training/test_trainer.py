@@ -25,7 +25,7 @@ from vidcomp.schedules import warmup_cosine
 from vidcomp.seeding import Rng, stream_indices
 from vidcomp.training.generator_task import GeneratorTask
 from vidcomp.training.tasks import train, training_rows
-from vidcomp.training.tokenizer_task import TokenizerTask
+from vidcomp.training.tokenizer_task import TokenizerTask, shown_psnr_db
 from vidcomp.training.trainer import (
     Hooks,
     Task,
@@ -337,7 +337,7 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_tokenizer_knows_its_latents(fsq: Path, kl: Path) -> None:
-    """Zero mean and unit variance on the clips that it was measured on, and its PSNR logged."""
+    """Zero mean and unit variance on the clips that it was measured on; its PSNR on fresh ones."""
     for folder in (fsq, kl):
         tokenizer = load_tokenizer(folder)
         job = tokenizer_run(folder.name)
@@ -350,4 +350,7 @@ def test_a_finished_tokenizer_knows_its_latents(fsq: Path, kl: Path) -> None:
         assert ((std - 1).abs() < 1e-3).logical_or(std < 1e-3).all()  # or a channel never changes
         last = metrics(folder)[-1]
         assert last["step"] == 60 and last["eval/psnr_db"] > 10
+        video = video_from_frames(dataset.clips(rows_for("scoring", dataset)).frames)
+        fresh = shown_psnr_db(tokenizer.decode(tokenizer.encode(video)), video).mean()
+        assert last["eval/psnr_db"] == pytest.approx(float(fresh), abs=1e-3)
     assert 0 < metrics(fsq)[-1]["eval/code_usage_0"] <= 1

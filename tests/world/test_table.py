@@ -80,6 +80,8 @@ def test_a_spreadsheets_table_is_read(tmp_path: Path) -> None:
         ("path,shape\na.mp4,star\nb.mp4, \n", "line 3: needs 2 filled cells"),
         ("path,shape\na.mp4,star\na.mp4,ring\n", "lists 'a.mp4' more than once"),
         ("path,colour,colour.0\na.mp4,red,bright\n", "'colour.0' holds numbers"),
+        ("path,colour,hue.0\na.mp4,red,0.5\n", "column 'hue.0' .* name it 'hue_0'"),
+        ("path,colour,colour.px\na.mp4,red,1\n", "column 'colour.px' .* name it 'colour_px'"),
         ("path,colour,colour.1\na.mp4,red,0.5\n", "no column 'colour.0'"),
     ],
 )

@@ -16,13 +16,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from vidcomp.config import Family, RootSettings, Settings, UserError, Variant
-from vidcomp.media import write_bytes, write_video
+from vidcomp.media import MediaError, write_bytes, write_video
 from vidcomp.types import Frames
 from vidcomp.world.factors import Factors
 from vidcomp.world.splits import Split, SplitConfig
@@ -53,7 +54,6 @@ class Clips:
     frames: Frames
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
-    truth: Truth | None = None
 
 
 class Config(Variant, ABC):
@@ -82,6 +82,11 @@ class Dataset(ABC):
     @abstractmethod
     def clips(self, indices: Int64[Tensor, " b"]) -> Clips:
         """The clips with these indices, on the CPU."""
+
+    def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
+        """What is true of these clips, if it is known. Apart from `clips`: no training needs it."""
+        self.check_indices(indices)
+        return None
 
     def check_indices(self, indices: Int64[Tensor, " b"]) -> None:
         """Raise IndexError unless all `indices` are in [0, len)."""
@@ -173,10 +178,10 @@ def store(dataset: Dataset, folder: Path) -> None:
     values: list[Tensor] = []
     with tqdm(total=len(dataset), desc=f"render {folder}", unit="clip", disable=None) as progress:
         for indices in torch.arange(len(dataset)).split(STORE_BATCH):
-            clips = dataset.clips(indices)
+            clips, truth = dataset.clips(indices), dataset.truth(indices)
             values.append(clips.values)
             for row, i in enumerate(indices.tolist()):
-                _store_clip(clips, row, folder / paths[i], dataset.fps)
+                _store_clip(clips.frames[row], truth, row, folder / paths[i], dataset.fps)
                 progress.update()
     Table(dataset.factors, tuple(paths), dataset.classes(), torch.cat(values)).save(folder)
 
@@ -186,12 +191,14 @@ def truth_path(clip: Path) -> Path:
     return clip.with_suffix(".truth.safetensors")
 
 
-def _store_clip(clips: Clips, row: int, path: Path, fps: float) -> None:
+def _store_clip(
+    frames: UInt8[Tensor, "t h w 3"], truth: Truth | None, row: int, path: Path, fps: float
+) -> None:
     if path.exists():
         return
-    if clips.truth is not None:  # first, so that a clip that is there has its truth
-        write_truth(truth_path(path), clips.truth, row)
-    write_video(path, clips.frames[row], fps=fps)
+    if truth is not None:  # first, so that a clip that is there has its truth
+        write_truth(truth_path(path), truth, row)
+    write_video(path, frames, fps=fps)
 
 
 def write_truth(path: Path, truth: Truth, row: int) -> None:
@@ -206,8 +213,11 @@ def write_truth(path: Path, truth: Truth, row: int) -> None:
 
 
 def read_truth(path: Path) -> Truth:
-    """The inverse of `write_truth`, as a batch of one."""
-    tensors = safetensors.torch.load(path.read_bytes())
-    t, h, w = tensors["mask_shape"].tolist()
-    masks = np.unpackbits(tensors["mask_bits"].numpy(), count=t * h * w).reshape(1, t, h, w)
-    return Truth(torch.from_numpy(masks.astype(bool)), tensors["positions_px"][None])
+    """The inverse of `write_truth`, as a batch of one. Raises MediaError."""
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+        t, h, w = tensors["mask_shape"].tolist()
+        masks = np.unpackbits(tensors["mask_bits"].numpy(), count=t * h * w).reshape(1, t, h, w)
+        return Truth(torch.from_numpy(masks.astype(bool)), tensors["positions_px"][None])
+    except (SafetensorError, KeyError, ValueError):
+        raise MediaError(f"{path} is damaged; copy or render the dataset again") from None

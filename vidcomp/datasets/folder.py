@@ -80,6 +80,7 @@ class Dataset(base.Dataset):
         self.width = config.width or infos[0].width
         self.fps = statistics.median(info.fps for info in infos)
         self._native = config.height is None
+        self._may_use_decord = config.decoder != "pyav" and has_decord()
         self._check_sizes(infos)
 
         clip_bytes = self.num_frames * self.height * self.width * 3
@@ -90,7 +91,6 @@ class Dataset(base.Dataset):
         self._cached = torch.zeros(len(self), dtype=torch.bool)
         # Positions and masks of resized clips would be wrong, so those have none.
         self._has_truth = self._native and all(truth_path(file).is_file() for file in self.files)
-        self._truths: dict[int, Truth] = {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -100,18 +100,20 @@ class Dataset(base.Dataset):
 
     def clips(self, indices: Int64[Tensor, " b"]) -> Clips:
         self.check_indices(indices)
-        truth = None
-        if self._has_truth:
-            truths = [self._truth(i) for i in indices.tolist()]
-            truth = Truth(
-                masks=torch.cat([one.masks for one in truths]),
-                positions_px=torch.cat([one.positions_px for one in truths]),
-            )
         return Clips(
             frames=self._frames(indices),
             classes=self.table.classes[indices],
             values=self.table.values[indices],
-            truth=truth,
+        )
+
+    def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
+        self.check_indices(indices)
+        if not self._has_truth or not len(indices):
+            return None
+        truths = [read_truth(truth_path(self.files[i])) for i in indices.tolist()]
+        return Truth(
+            masks=torch.cat([one.masks[:, : self.num_frames] for one in truths]),
+            positions_px=torch.cat([one.positions_px[:, : self.num_frames] for one in truths]),
         )
 
     @property
@@ -134,7 +136,7 @@ class Dataset(base.Dataset):
         if self._cached[i]:
             return self._cache[i]
         exact = self.index[self.table.paths[i]].info.decord_is_exact
-        decoder = "decord" if exact and has_decord() and self.config.decoder != "pyav" else "pyav"
+        decoder = "decord" if exact and self._may_use_decord else "pyav"
         frames = read_video(self.files[i], decoder=decoder, num_frames=self.num_frames)
         if not self._native:
             frames = cover(frames, height=self.height, width=self.width)
@@ -142,16 +144,6 @@ class Dataset(base.Dataset):
             self._cache[i] = frames
             self._cached[i] = True
         return frames
-
-    def _truth(self, i: int) -> Truth:
-        truth = self._truths.get(i)
-        if truth is None:
-            whole = read_truth(truth_path(self.files[i]))
-            t = self.num_frames
-            truth = Truth(whole.masks[:, :t], whole.positions_px[:, :t])
-            if i < len(self._cache):
-                self._truths[i] = truth
-        return truth
 
     def _check_sizes(self, infos: list[VideoInfo]) -> None:
         shortest = min(info.num_frames for info in infos)

@@ -17,7 +17,7 @@ from vidcomp.datasets import base
 from vidcomp.datasets.base import Clips, Truth
 from vidcomp.world.concepts import choose
 from vidcomp.world.scenes import check_frames, combinations_of, draw_scene, draw_values
-from vidcomp.world.sprites import render
+from vidcomp.world.sprites import Rendered, render
 
 
 class Config(base.Config):
@@ -62,25 +62,31 @@ class Dataset(base.Dataset):
         return combinations_of(self.factors, torch.arange(len(self)), seed=self.config.seed)
 
     def clips(self, indices: Int64[Tensor, " b"]) -> Clips:
-        self.check_indices(indices)
         seed = self.config.seed
+        rendered = self._rendered(indices)
         classes = combinations_of(self.factors, indices, seed=seed)
-        scene = draw_scene(
-            self.factors,
-            classes,
-            indices,
-            seed=seed,
-            num_frames=self.num_frames,
-            height=self.height,
-            width=self.width,
-        )
-        rendered = render(scene, height=self.height, width=self.width)
         return Clips(
             frames=rendered.frames,
             classes=classes,
             values=draw_values(self.factors, classes, indices, seed=seed),
-            truth=Truth(rendered.masks, rendered.positions_px),
         )
+
+    def truth(self, indices: Int64[Tensor, " b"]) -> Truth:
+        rendered = self._rendered(indices)
+        return Truth(rendered.masks, rendered.positions_px)
+
+    def _rendered(self, indices: Int64[Tensor, " b"]) -> Rendered:
+        self.check_indices(indices)
+        scene = draw_scene(
+            self.factors,
+            combinations_of(self.factors, indices, seed=self.config.seed),
+            indices,
+            seed=self.config.seed,
+            num_frames=self.num_frames,
+            height=self.height,
+            width=self.width,
+        )
+        return render(scene, height=self.height, width=self.width)
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,14 @@ ceilings."""
 
 from vidcomp.evaluation.judge import ProbeFit, fit_probe
 from vidcomp.evaluation.samples import sample_run, write_samples
-from vidcomp.evaluation.scores import probe_run, summary
+from vidcomp.evaluation.scores import judge_digest, probe_run, summary
 
-__all__ = ["ProbeFit", "fit_probe", "probe_run", "sample_run", "summary", "write_samples"]
+__all__ = [
+    "ProbeFit",
+    "fit_probe",
+    "judge_digest",
+    "probe_run",
+    "sample_run",
+    "summary",
+    "write_samples",
+]

@@ -4,6 +4,7 @@ Samples are a folder dataset of their own: lossless clips, a table of what was a
 factors; beside them a grid to look at. The folder is complete or absent.
 """
 
+import itertools
 import json
 import shutil
 import time
@@ -22,6 +23,7 @@ from vidcomp.probes.base import ClipSet
 from vidcomp.runs import GeneratorRun, SamplingConfig, weights_digest, write_json
 from vidcomp.seeding import Rng
 from vidcomp.types import Video, frames_from_video, video_from_frames
+from vidcomp.world.splits import Split
 from vidcomp.world.table import Manifest, Table
 
 _GRID_COLUMNS = 16
@@ -43,7 +45,9 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     of any settings, and the run's own are used if there are none.
     """
     pipeline, run = generator_of(folder)
-    out = folder / "samples"
+    out, previous = folder / "samples", folder / ".previous-samples"
+    if previous.is_dir() and not out.exists():  # killed in the middle of the swap below
+        previous.rename(out)
     record: dict[str, Any] = {"weights": weights_digest(folder)}
     if sampling is not None:
         record["sampling"] = sampling.model_dump(mode="json")
@@ -73,10 +77,15 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     partial = folder / ".partial-samples"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_samples(partial, video, classes, pipeline.format, fingerprint=record["weights"])
+        write_samples(
+            partial, video, classes, pipeline.format, split, fingerprint=record["weights"]
+        )
         write_json(partial / "sampling.json", record)
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
+        if out.exists():
+            out.rename(previous)
         partial.rename(out)
+        shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
@@ -87,10 +96,12 @@ def write_samples(
     video: Video,
     classes: Int64[Tensor, "b f"],
     clips: ClipFormat,
+    split: Split,
     *,
     fingerprint: str,
 ) -> None:
-    """Lossless clips with their table, and ``grid.mp4``: a column for each combination."""
+    """Lossless clips with their table, and ``grid.mp4``: a column for each combination, or for
+    some of every level if there are many."""
     factors, frames = clips.factors, frames_from_video(video)
     paths = [f"clips/{i:06d}.mp4" for i in range(len(frames))]
     (out / "clips").mkdir(parents=True, exist_ok=True)
@@ -103,15 +114,28 @@ def write_samples(
     manifest.save(out)
     Table(factors, tuple(paths), classes, factors.prototypes(classes)).save(out)
 
-    shown = factors.combinations()[:_GRID_COLUMNS]
+    shown = grid_combinations(split, _GRID_COLUMNS)
     columns: list[list[Cell | None]] = []
-    for combination in shown:
+    for _, combination in shown:
         of_combination = frames[(classes == combination).all(1)][:_GRID_ROWS]
         cells = [Cell(clip) for clip in of_combination]
         columns.append([*cells, *[None] * (_GRID_ROWS - len(cells))])
-    labels = [factors.describe(combination) for combination in shown]
+    labels = [f"{level}: {factors.describe(combination)}" for level, combination in shown]
     picture = grid(list(zip(*columns, strict=True)), column_labels=labels)
     write_video(out / "grid.mp4", picture, fps=clips.fps, codec="h264")
+
+
+def grid_combinations(split: Split, num_columns: int) -> list[tuple[str, Int64[Tensor, " f"]]]:
+    """At most `num_columns` combinations with their levels: the levels take turns, and within one
+    the combinations are evenly spaced."""
+    of_level = {level: split.combinations_of(level) for level in split.level_names}
+    turns = itertools.zip_longest(*([level] * len(found) for level, found in of_level.items()))
+    taken = [level for turn in turns for level in turn if level is not None][:num_columns]
+    shown: list[tuple[str, Int64[Tensor, " f"]]] = []
+    for level, found in of_level.items():
+        rows = torch.linspace(0, len(found) - 1, taken.count(level)).round().long()
+        shown += [(level, combination) for combination in found[rows]]
+    return shown
 
 
 def read_samples(folder: Path) -> ClipSet:

@@ -5,6 +5,7 @@ with their ceilings, the same probes on real clips and on their reconstructions,
 nothing was trained on.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -55,6 +56,11 @@ def probe_run(folder: Path, judge_folder: Path) -> Path:
             "other's training clips; restore it, or train again"
         )
     judge = load_judge(judge_folder, dataset.factors)
+    if read_environment(judge_folder)["dataset"] != dataset.fingerprint:
+        raise UserError(
+            f"the judge in {judge_folder} was fitted on another dataset than {folder} was trained "
+            "on: the clips scored may be the judge's training clips; fit one on the run's data"
+        )
     samples = sample_run(folder)
     real = clip_set(dataset, "scoring", _MAX_REAL_CLIPS)
     reconstruction = ClipSet(reconstruct(pipeline.tokenizer, real.video), real.classes)
@@ -65,17 +71,30 @@ def probe_run(folder: Path, judge_folder: Path) -> Path:
     found = {_probe_name(judge): judged, **ask_others(subject, folder)}
     scores = {name: _plain(findings.scores) for name, findings in found.items()}
     if "oracle" in found:
-        scores["agreement"] = _plain(agreement(judged, found["oracle"]))
+        scores["agreement"] = _plain(agreement(judged, found["oracle"], subject))
     save_examples(folder / "examples.npz", subject, judged)
     record = {
         "judge": _probe_name(judge),
         "judge_folder": str(judge_folder),
+        "judge_weights": judge_digest(judge_folder),
         "scores": scores,
         **json.loads((samples / "sampling.json").read_text()),
         "environment": environment(),
     }
     write_json(folder / "scores.json", record)
     return folder / "scores.json"
+
+
+def judge_digest(folder: Path) -> str:
+    """Twelve hex digits of what a fitted judge saved: ``judge_weights`` of the scores it gave.
+
+    Judges name their files themselves, so all count but those that say how it was fitted.
+    """
+    about = {"config.yaml", "environment.json"}
+    saved = [p for p in sorted(folder.glob("[!.]*")) if p.is_file() and p.name not in about]
+    if not (folder / "config.yaml").is_file() or not saved:
+        raise UserError(f"no fitted judge in {folder}; fit one there with tools/probe.py fit")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in saved)).hexdigest()[:12]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Many clips as one: a grid with captions and coloured borders, for samples and reports.
+"""Many clips as one: a grid with labels on top, to look at samples.
 
 Clips are enlarged by whole pixels, so that what a model drew is what a person sees. A clip shorter
 than the longest holds its last frame. The result has an even height and width, as players' codecs
@@ -22,75 +22,53 @@ PAPER: Rgb = (255, 255, 255)
 INK: Rgb = (30, 30, 30)
 FONT_PX = 11
 LINE_PX = 14
-GAP_PX = 6
-BORDER_PX = 2
+GAP_PX = 10
+SCALE = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One clip of a grid. `caption` stands below it, long lines wrapped."""
+    """One clip of a grid."""
 
     frames: UInt8[Tensor, "t h w 3"]
-    caption: str = ""
-    border: Rgb = PAPER
 
 
 def grid(
-    rows: Sequence[Sequence[Cell | None]],
-    *,
-    scale: int = 3,
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
+    rows: Sequence[Sequence[Cell | None]], *, column_labels: Sequence[str] = ()
 ) -> UInt8[Tensor, "t H W 3"]:
-    """The clips of `rows`, `None` for an empty place, with labels to the left and on top."""
+    """The clips of `rows`, `None` for an empty place, with labels on top, long ones wrapped."""
     cells = [cell for row in rows for cell in row if cell is not None]
     sizes = {tuple(cell.frames.shape[1:]) for cell in cells}
     if len(sizes) != 1:
         raise UserError(
             f"a grid takes one or more clips of one size, got {sorted(sizes) or 'none'}"
         )
-    height, width = (int(side) * scale for side in cells[0].frames.shape[1:3])
-    num_columns = max(len(row) for row in rows)
+    height, width = (int(side) * SCALE for side in cells[0].frames.shape[1:3])
+    pitch_y, pitch_x = height + GAP_PX, width + GAP_PX
     font = ImageFont.load_default(FONT_PX)
-    pitch_x = width + 2 * BORDER_PX + GAP_PX
-    left = GAP_PX + (
-        int(max(font.getlength(label) for label in row_labels)) + GAP_PX if row_labels else 0
-    )
-    headings = [_wrap(label, pitch_x - GAP_PX, font) for label in column_labels]
+    headings = [_wrap(label, width, font) for label in column_labels]
     top = GAP_PX + LINE_PX * max((len(lines) for lines in headings), default=0)
 
-    # Text and borders are the same in every frame: one page, onto which the clips are pasted.
-    captions = [
-        [_wrap(c.caption, pitch_x - GAP_PX, font) if c else [] for c in row] for row in rows
-    ]
-    heights = [
-        LINE_PX * max(map(len, row), default=0) + height + 2 * BORDER_PX + GAP_PX
-        for row in captions
-    ]
-    tops = [top + sum(heights[:r]) for r in range(len(rows))]
-    page = Image.new("RGB", (_even(left + num_columns * pitch_x), _even(top + sum(heights))), PAPER)
+    # The text is the same in every frame: one page, onto which the clips are pasted.
+    num_columns = max(len(row) for row in rows)
+    size = (_even(GAP_PX + num_columns * pitch_x), _even(top + len(rows) * pitch_y))
+    page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
-    for r, label in enumerate(row_labels):
-        draw.text((GAP_PX, tops[r] + height // 2 - LINE_PX // 2), label, fill=INK, font=font)
     for c, lines in enumerate(headings):
-        _write(draw, (left + c * pitch_x, GAP_PX // 2), lines, font)
+        for k, line in enumerate(lines):
+            at = (GAP_PX + c * pitch_x, GAP_PX // 2 + k * LINE_PX)
+            draw.text(at, line, fill=INK, font=font)
 
     num_frames = max(len(cell.frames) for cell in cells)
-    places: list[tuple[int, int, Cell]] = []
+    video = torch.from_numpy(np.array(page)).repeat(num_frames, 1, 1, 1)
     for r, row in enumerate(rows):
         for c, cell in enumerate(row):
             if cell is None:
                 continue
-            x, y = left + c * pitch_x, tops[r]
-            box = (x, y, x + width + 2 * BORDER_PX - 1, y + height + 2 * BORDER_PX - 1)
-            draw.rectangle(box, outline=cell.border, width=BORDER_PX)
-            _write(draw, (x, y + height + 2 * BORDER_PX), captions[r][c], font)
-            places.append((x + BORDER_PX, y + BORDER_PX, cell))
-    video = torch.from_numpy(np.array(page)).repeat(num_frames, 1, 1, 1)
-    for x, y, cell in places:
-        held = torch.arange(num_frames).clamp_max(len(cell.frames) - 1)
-        large = cell.frames.cpu()[held].repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-        video[:, y : y + height, x : x + width] = large
+            x, y = GAP_PX + c * pitch_x, top + r * pitch_y
+            held = torch.arange(num_frames).clamp_max(len(cell.frames) - 1)
+            large = cell.frames.cpu()[held].repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
+            video[:, y : y + height, x : x + width] = large
     return video
 
 
@@ -108,16 +86,6 @@ def _wrap(
             line = longer
         lines.append(line)
     return lines
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    lines: Sequence[str],
-    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
-) -> None:
-    for k, line in enumerate(lines):
-        draw.text((at[0], at[1] + k * LINE_PX), line, fill=INK, font=font)
 
 
 def _even(size: int) -> int:

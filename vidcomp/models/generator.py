@@ -5,6 +5,7 @@ guidance are closed over. Analyses ask for `hidden` states and for `predict`, th
 with gradients.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -103,6 +104,10 @@ class Generator(nn.Module):
         with torch.no_grad():
             target = teacher.trunk(self.objective.clean(clean), condition, layers=layers)
         return losses.plus(self.jepa.loss(hidden.layers, target.layers, corrupted.predict))
+
+    def without_jepa(self) -> "Generator":
+        """A copy with what sampling needs."""
+        return copy.deepcopy(self, {id(self.jepa): None})
 
     def after_step(self) -> None:
         """After an optimiser step: the JEPA target follows."""

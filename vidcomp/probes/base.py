@@ -213,8 +213,9 @@ def score_verdicts(
     return scores
 
 
-def agreement(one: Findings, other: Findings) -> dict[str, Score]:
-    """The share of frames in which two judges read the same, all factors together, by source.
+def agreement(one: Findings, other: Findings, subject: Subject) -> dict[str, Score]:
+    """The share of frames in which two judges read the same, all factors together; keys are
+    ``<source>/<level>``.
 
     A factor that either calls `UNREADABLE` is not read the same.
     """
@@ -223,7 +224,10 @@ def agreement(one: Findings, other: Findings) -> dict[str, Score]:
         source, _, kind = key.rpartition("/")
         if kind == "verdicts":
             a, b = one.arrays[key], other.arrays[key]
-            scores[source] = proportion(((a == b) & (a != UNREADABLE)).all(-1).float().mean(1))
+            same = ((a == b) & (a != UNREADABLE)).all(-1).float().mean(1)
+            classes = subject.sets[source].classes
+            for level, rows in rows_by_level(subject.split, classes).items():
+                scores[f"{source}/{level}"] = proportion(same[rows])
     return scores
 
 

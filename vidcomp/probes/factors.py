@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int64
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vidcomp.config import UserError
@@ -143,10 +143,6 @@ class Judge(base.TrainedJudge):
             raise UserError("this judge was not fitted; fit it before it is saved")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "probe.json").is_file():
             raise UserError(f"{folder} exists and is not a judge's; save it in a folder of its own")
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(self.networks.state_dict(), partial / "weights.safetensors")
         accuracy = {
             source: {name: score._asdict() for name, score in scores.items()}
             for source, scores in self.accuracy.items()
@@ -157,9 +153,17 @@ class Judge(base.TrainedJudge):
             "frame_size": self.frame_size,
             "accuracy": accuracy,
         }
-        (partial / "probe.json").write_text(json.dumps(record, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            # Bytes, since only Python's own writing raises OSError on a full disk.
+            (partial / "weights.safetensors").write_bytes(save(self.networks.state_dict()))
+            (partial / "probe.json").write_text(json.dumps(record, indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Judge":

@@ -27,7 +27,14 @@ from vidcomp.report.records import (
     RunRecord,
     ScoreRecord,
 )
-from vidcomp.runs import GeneratorRun, TokenizerRun, checkpoints, finished, load_run
+from vidcomp.runs import (
+    GeneratorRun,
+    SamplingConfig,
+    TokenizerRun,
+    checkpoints,
+    finished,
+    load_run,
+)
 from vidcomp.world.splits import Split
 
 FAILED = "failed.txt"
@@ -52,7 +59,11 @@ class MissingRun:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A generator's run with its scores, by judge and path such as ``samples/level-1/joint``."""
+    """A generator's run with its scores, by judge and path such as ``samples/level-1/joint``.
+
+    `sampling` is how the scored samples were drawn, which need not be what the config says;
+    `failure`: why the last attempt to go on ended, if it did.
+    """
 
     folder: Path
     run: GeneratorRun
@@ -62,12 +73,14 @@ class ScoredRun:
     judge: str
     scores: dict[str, Scores]
     sample_s: float
+    sampling: SamplingConfig
+    failure: str
     clips: ClipFormat
     split: Split
 
     @property
     def name(self) -> str:
-        return self.run.name
+        return self.folder.name
 
     @property
     def tokenizer(self) -> str:
@@ -218,14 +231,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _scored_run(folder: Path) -> ScoredRun | MissingRun:
-    if (folder / FAILED).is_file() and not (folder / SCORES).is_file():
-        reason = (folder / FAILED).read_text().strip().partition("\n")[0]
-        return MissingRun(folder.name, reason or "it failed")
+    failure = _failure(folder)
+    if failure and not (folder / SCORES).is_file():
+        return MissingRun(folder.name, failure)
     run, _ = load_run(folder / "config.yaml")
     if not isinstance(run, GeneratorRun):
-        return MissingRun(run.name, "a tokenizer's run, which makes no samples")
+        return MissingRun(folder.name, "a tokenizer's run, which makes no samples")
     if not (folder / SCORES).is_file():
-        return MissingRun(run.name, _why_unscored(run, folder))
+        return MissingRun(folder.name, _why_unscored(run, folder))
     environment = read_json(folder / "environment.json")
     scored = read_json(folder / SCORES)
     clips = ClipFormat.from_json(environment["clips"])
@@ -241,11 +254,20 @@ def _scored_run(folder: Path) -> ScoredRun | MissingRun:
             for judge, paths in scored["scores"].items()
         },
         sample_s=scored["sample_s"],
+        sampling=SamplingConfig.model_validate(scored["sampling"]),
+        failure=failure,
         clips=clips,
         split=run.data.split.build(clips.factors),
     )
     result.record()  # what is missing is found here, not half-way through a page
     return result
+
+
+def _failure(folder: Path) -> str:
+    """The first line of what `FAILED` says; empty if there is no such file."""
+    if not (folder / FAILED).is_file():
+        return ""
+    return (folder / FAILED).read_text().strip().partition("\n")[0] or "it failed"
 
 
 def _why_unscored(run: GeneratorRun, folder: Path) -> str:

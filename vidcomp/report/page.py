@@ -14,10 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
 from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+from torch.nn import functional as F
 
 from vidcomp.media import write_bytes, write_gif, write_video
-from vidcomp.report import figures, tables
+from vidcomp.report import figures, judges, tables
 from vidcomp.report.collect import (
     MissingRun,
     ScoredRun,
@@ -84,10 +89,11 @@ def write_report(
         worlds=[_world_view(world, trained, out, k) for k, world in enumerate(found)],
         missing=[run for run in collected if isinstance(run, MissingRun)],
         costs=tables.costs(scored, trained),
+        drawings=tables.drawings(scored),
         tokenizers=trained,
         tokenizer_pictures=[p for t in trained if (p := figures.reconstruction(t))],
         probe=_probe_accuracy(probe),
-        configs=_configs([*tokenizers, *runs]),
+        configs=_configs([*tokenizers, *([probe] if probe else []), *runs]),
         elsewhere=[run for run in scored if _made_elsewhere(run, record)],
         commands=commands,
     )
@@ -118,15 +124,24 @@ def _world_view(
         "frame_pictures": [figures.by_frame(group, levels) for group in world.groups],
         "training_pictures": [figures.training(group, levels) for group in world.groups],
         "tokenizers": tables.tokenizer_rows(world, tokenizers),
-        "agreement": tables.agreement(world),
-        "second_opinion": tables.second_opinion(world),
+        "sources": judges.SOURCES,
+        "agreement": judges.agreement(world),
+        "second_opinion": judges.second_opinion(world),
+        "disagreements": judges.disagreements(world),
     }
+
+
+def page_sized(video: UInt8[Tensor, "t H W 3"]) -> UInt8[Tensor, "t h w 3"]:
+    """A grid at the size of the page: a quarter of the pixels, which a GIF hardly compresses."""
+    pixels = rearrange(video.float(), "t h w c -> t c h w")
+    smaller = F.avg_pool2d(pixels, PIXELS_PER_PAGE_PIXEL).round().to(torch.uint8)
+    return rearrange(smaller, "t c h w -> t h w c")
 
 
 def _film(grid: LevelGrid, out: Path, file: str) -> Film:
     """Write the grid as mp4 and GIF beside the page, and as WebM into it, which browsers play."""
     write_video(out / file, grid.video, fps=grid.fps, codec="h264")
-    write_gif((out / file).with_suffix(".gif"), grid.video, fps=grid.fps)
+    write_gif((out / file).with_suffix(".gif"), page_sized(grid.video), fps=grid.fps)
     with tempfile.TemporaryDirectory() as folder:
         webm = Path(folder) / "grid.webm"
         write_video(webm, grid.video, fps=grid.fps, codec="vp9")

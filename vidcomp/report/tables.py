@@ -5,14 +5,13 @@ it has their mean and their range, since the spread of seeds is what a reader ha
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vidcomp.report.collect import ScoredRun, TrainedTokenizer, World, series
-from vidcomp.report.records import REAL, RECONSTRUCTION, SAMPLES, LevelRecord, ScoreRecord
+from vidcomp.report.records import REAL, RECONSTRUCTION, LevelRecord, ScoreRecord
 from vidcomp.world.splits import level_name
-
-SOURCES = (REAL, RECONSTRUCTION, SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A label and its cells. `note` stands small beside the label."""
+    """A label and its cells. `note` stands small beside the label, `warnings` below it."""
 
     label: str
     cells: tuple[Cell, ...]
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,20 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """How the samples of a run were drawn, and in what its config says otherwise."""
+
+    name: str
+    guidance_scale: float
+    temperature: float
+    sampler: str
+    num_steps: int | None
+    clips_per_level: int
+    seed: int
+    unlike_config: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TokenizerRow:
     """Fidelity by level and measure, and how each of its codebooks is used."""
 
@@ -96,7 +110,16 @@ class TokenizerRow:
 def joint(world: World) -> list[TableRow]:
     """Joint accuracy of the samples: a row for each configuration, a cell for each level."""
     return [
-        TableRow(group.label, _cells(world, [run.levels for run in group.runs]), _seeds(group.runs))
+        TableRow(
+            group.label,
+            _cells(world, [run.levels for run in group.runs]),
+            _seeds(group.runs),
+            tuple(
+                f"{run.name}: the last attempt failed: {run.failure}"
+                for run in group.runs
+                if run.failure
+            ),
+        )
         for group in world.groups
     ]
 
@@ -130,30 +153,6 @@ def per_factor(world: World) -> list[TableRow]:
             scored = [run.levels[level] for run in group.runs if level in run.levels]
             cells.append(Cell(tuple(record.per_factor[name] for record in scored)))
         rows.append(TableRow(group.label, tuple(cells)))
-    return rows
-
-
-def agreement(world: World) -> list[TableRow]:
-    """For each run that two judges saw: the share of frames that they read alike, by source."""
-    rows: list[TableRow] = []
-    for run in world.runs:
-        agreed = run.scores.get("agreement", {})
-        cells = tuple(Cell((agreed[s],) if s in agreed else ()) for s in SOURCES)
-        if agreed:
-            rows.append(TableRow(run.name, cells))
-    return rows
-
-
-def second_opinion(world: World) -> list[TableRow]:
-    """Joint accuracy by level, as each judge sees it."""
-    rows: list[TableRow] = []
-    levels = world.split.level_names
-    for run in world.runs:
-        for judge, scores in run.scores.items():
-            found = [scores.get(f"{SAMPLES}/{level}/joint") for level in levels]
-            if any(found):
-                cells = tuple(Cell((score,) if score else ()) for score in found)
-                rows.append(TableRow(run.name, cells, judge))
     return rows
 
 
@@ -191,6 +190,31 @@ def costs(runs: Sequence[ScoredRun], tokenizers: Sequence[TrainedTokenizer]) -> 
         )
         for name, parameters, state, sample_s in rows
     ]
+
+
+def drawings(runs: Sequence[ScoredRun]) -> list[Drawing]:
+    """The settings behind every score of samples."""
+    rows: list[Drawing] = []
+    for run in runs:
+        used, said = run.sampling, run.run.sampling.model_dump(mode="json")
+        unlike = [
+            f"{key}: {json.dumps(said[key])}"
+            for key, value in used.model_dump(mode="json").items()
+            if value != said[key] and key != "batch_size"  # which changes no sample
+        ]
+        rows.append(
+            Drawing(
+                name=run.name,
+                guidance_scale=used.guidance_scale,
+                temperature=used.temperature,
+                sampler=used.sampler.name if used.sampler else "the objective's default",
+                num_steps=used.sampler.num_steps if used.sampler else None,
+                clips_per_level=used.clips_per_level,
+                seed=used.seed,
+                unlike_config=tuple(unlike),
+            )
+        )
+    return rows
 
 
 def tokenizer_rows(world: World, tokenizers: Sequence[TrainedTokenizer]) -> list[TokenizerRow]:

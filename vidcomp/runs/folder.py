@@ -7,10 +7,12 @@ and one tokenizer: others are refused, never mixed in.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -19,8 +21,10 @@ from vidcomp.datasets.base import Dataset
 from vidcomp.probes.base import PROBES, TrainedJudge, refuse_other_factors
 from vidcomp.runs.config import Run, SamplingConfig, TokenizerRun, load_run
 from vidcomp.runs.provenance import read_environment
-from vidcomp.seeding import permutation
+from vidcomp.seeding import Rng
 from vidcomp.world.factors import Factors
+
+_SCORING_SHARE = 0.2
 
 
 def default_folder(run: Run) -> Path:
@@ -103,6 +107,21 @@ def weights_digest(out: Path) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
+def note_tokenizer(folder: Path, out: Path) -> dict[str, str]:
+    """What the run in `out` notes of its tokenizer: where it is as seen from `out`, since both may
+    move together, and as seen by training, since `out` may be copied alone."""
+    digest = weights_digest(folder)
+    return {"folder": os.path.relpath(folder, out), "path": str(folder), "digest": digest}
+
+
+def noted_tokenizer(noted: Mapping[str, str], out: Path) -> Path:
+    """The folder that `note_tokenizer` noted; whoever reads it checks the digest. In older runs
+    `folder` is what `path` is now."""
+    beside = Path(os.path.normpath(out / noted["folder"]))
+    elsewhere = Path(noted.get("path", noted["folder"]))
+    return elsewhere if not beside.exists() and elsewhere.exists() else beside
+
+
 def sampling_of(folder: Path, overrides: Iterable[str]) -> SamplingConfig:
     """How the run in `folder` is sampled, with overrides of its `sampling` keys."""
     require_run(folder)
@@ -131,14 +150,20 @@ def load_judge(folder: Path, factors: Factors) -> TrainedJudge:
 
 
 def rows_for(purpose: Literal["training", "scoring"], dataset: Dataset) -> Int64[Tensor, " n"]:
-    """Which clips are for what: a fifth is kept for scoring, and nothing is ever trained on it.
+    """Which clips are for what: about a fifth is kept for scoring, and nothing ever trains on it.
 
-    Tokenizers, generators and probes train on the rest, so ceilings are measured on fresh clips.
+    Tokenizers, generators and probes train on the rest, so ceilings are measured on fresh clips. A
+    clip's index alone decides, not how many there are: a smaller dataset of the same world and seed
+    shares clips with a larger one, and none of those trains here and scores there. But a dataset
+    has at least one clip for scoring and, if it has two, one to train on.
     """
-    order = permutation(0, "scoring clips", len(dataset))
-    num_scoring = max(1, len(dataset) // 5)
-    rows = order[:num_scoring] if purpose == "scoring" else order[num_scoring:]
-    return rows.sort().values
+    draws = Rng.make(0, "scoring clips", torch.arange(len(dataset))).uniform()
+    scoring = draws < _SCORING_SHARE
+    if not scoring.any():
+        scoring[draws.argmin()] = True
+    elif scoring.all() and len(dataset) > 1:
+        scoring[draws.argmax()] = False
+    return torch.nonzero(scoring if purpose == "scoring" else ~scoring)[:, 0]
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -43,10 +43,10 @@ def load_generator(
     run: GeneratorRun, folder: Path, spec: LatentSpec, factors: Factors
 ) -> Generator:
     """A generator with its EMA weights, frozen, and without its JEPA head, which sampling does not
-    need."""
+    need; only the weights of older runs hold one."""
     generator = run.generator.model_copy(update={"jepa": None}).build(spec, factors)
     weights = load_file(newest_checkpoint(folder) / "ema.safetensors")
-    fill(generator, {k: v for k, v in weights.items() if not k.startswith("jepa.")}, folder)
+    fill(generator, weights, folder)
     return generator.requires_grad_(False).eval()
 
 

@@ -162,7 +162,7 @@ class Vq(base.Tokenizer):
     ) -> None:
         n = features[0, ..., 0].numel()
         coarse, fine = (rng.fold(name).uniform(n).double() for name in ("ticket", "tie"))
-        tickets = coarse + fine * 2.0**-24  # uniform draws lie on a grid of 2^-24: no ties
+        tickets = coarse + fine * 2.0**-24  # uniform draws lie on a grid of 2^-23: no ties
         flat = features.flatten(0, 3)
         size = len(self.codebook)
         self.pending.append(Statistics.of(flat, codes.flatten(), tickets.flatten(), size))

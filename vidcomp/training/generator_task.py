@@ -79,6 +79,9 @@ class GeneratorTask(Task[Generator]):
         condition = Condition.of(batch.classes, batch.values)
         return self.model(self._latents(batch), condition, rng)
 
+    def averaged(self) -> Generator:
+        return self.model.without_jepa()
+
     def after_step(self) -> None:
         self.model.after_step()
 

@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vidcomp.config import UserError
 from vidcomp.runs import TrainConfig
 from vidcomp.seeding import Rng, stream_indices
 
@@ -43,7 +44,10 @@ def micro_batches(
         sampler=range(first_step * config.accumulate, config.steps * config.accumulate),
         num_workers=config.num_workers,
     )
-    for batch, items in loader:
+    for made in loader:
+        if isinstance(made, UserError):
+            raise made
+        batch, items = made
         rng = Rng.make(seed, "train", items.to(accelerator.device))
         yield batch.to(accelerator.device), rng
 
@@ -59,7 +63,11 @@ class _Order(Dataset[Any]):
         self.size = config.batch_size // (accelerator.num_processes * config.accumulate)
         self.rank, self.num_processes = accelerator.process_index, accelerator.num_processes
 
-    def __getitem__(self, i: int) -> tuple[Any, Tensor]:
+    def __getitem__(self, i: int) -> "tuple[Any, Tensor] | UserError":
+        # A mistake is handed over: raised in a worker, it would arrive wrapped in a traceback.
         start = (i * self.num_processes + self.rank) * self.size
         clips = stream_indices(self.seed, self.source.num_clips, start, self.size)
-        return self.source.batch(clips), torch.arange(start, start + self.size)
+        try:
+            return self.source.batch(clips), torch.arange(start, start + self.size)
+        except UserError as error:
+            return error

@@ -35,7 +35,8 @@ class Progress:
 class Ema:
     """An exponential moving average of a model's trained weights; what sampling uses.
 
-    Early on the average covers only what there is: the decay is at most (1 + n) / (10 + n).
+    It starts from a copy of `model`, which may be a part of what is trained: weights are paired by
+    name. Early on the average covers only what there is: the decay is at most (1 + n) / (10 + n).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -47,13 +48,14 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         averages: list[Tensor] = []
         weights: list[Tensor] = []
-        for ours, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-            if theirs.requires_grad:
+        trained, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        for name, ours in self.model.named_parameters():
+            if trained[name].requires_grad:
                 averages.append(ours)
-                weights.append(theirs.detach())
+                weights.append(trained[name].detach())
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore
-        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            ours.copy_(theirs)
+        for name, ours in self.model.named_buffers():
+            ours.copy_(buffers[name])
 
 
 def save_checkpoint(
@@ -91,7 +93,9 @@ def load_checkpoint(
     """Put everything back as it was when `folder` was written."""
     fill(model, load_file(folder / "model.safetensors"), folder)
     fill(ema.model, load_file(folder / "ema.safetensors"), folder)
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    # By way of the CPU: on the device that wrote it, if there is one here, it would lie twice.
+    saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+    optimizer.load_state_dict(saved)
     return Progress(**json.loads((folder / "state.json").read_text()))
 
 

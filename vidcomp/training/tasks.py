@@ -4,7 +4,9 @@ It prepares what the run needs (a dataset that is not rendered yet, a tokenizer 
 yet), refuses what does not fit together before anything is written, and trains.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -20,14 +22,17 @@ from vidcomp.runs import (
     default_folder,
     environment,
     finished,
+    load_judge,
     load_run,
+    note_tokenizer,
     open_folder,
+    read_environment,
     refuse_changed_inputs,
     refuse_other_run,
     rows_for,
-    weights_digest,
     write_json,
 )
+from vidcomp.seeding import initial_weights
 from vidcomp.training.generator_task import GeneratorTask
 from vidcomp.training.tokenizer_task import TokenizerTask
 from vidcomp.training.trainer import Hooks, fit, make_accelerator, micro_batch_size
@@ -57,10 +62,11 @@ def train(run: Run, out: Path | None = None) -> Path:
         task = TokenizerTask(run, dataset, rows)
         hooks = Hooks(evaluate=task.measure, every=run.train.checkpoint_every)
     else:
+        refuse_misfits(run, dataset)
         tokenizer = prepare_tokenizer(run.tokenizer)
         task = GeneratorTask(run, dataset, split, rows, tokenizer)
         hooks = task.hooks()
-        inputs["tokenizer"] = {"folder": str(tokenizer), "digest": weights_digest(tokenizer)}
+        inputs["tokenizer"] = note_tokenizer(tokenizer, out)
     refuse_changed_inputs(out, inputs)
 
     accelerator.wait_for_everyone()  # all have looked before one writes
@@ -73,10 +79,23 @@ def train(run: Run, out: Path | None = None) -> Path:
             clips=ClipFormat.of(dataset).to_json(),
             **inputs,
         )
-        write_json(out / "environment.json", record)
+        write_json(out / "environment.json", with_resumption(out, record, inputs))
     accelerator.wait_for_everyone()
     fit(task, run.train, out, accelerator=accelerator, seed=run.seed, hooks=hooks)
     return out
+
+
+def with_resumption(
+    out: Path, record: dict[str, Any], inputs: Mapping[str, object]
+) -> dict[str, Any]:
+    """`record`; for a run that goes on, the first one with this resumption added to it. `inputs`
+    are as they were, except that a tokenizer may have moved."""
+    if not checkpoints(out):
+        return record
+    first = read_environment(out)
+    step = int(checkpoints(out)[-1].name.removeprefix("checkpoint-"))
+    now = {key: record[key] for key in ("commit", "command", "device", "num_processes")}
+    return {**first, **inputs, "resumed": [*first.get("resumed", []), {**now, "step": step}]}
 
 
 def training_rows(run: Run, dataset: Dataset, split: Split) -> Int64[Tensor, " n"]:
@@ -95,9 +114,37 @@ def training_rows(run: Run, dataset: Dataset, split: Split) -> Int64[Tensor, " n
     return rows
 
 
+def refuse_misfits(run: GeneratorRun, dataset: Dataset) -> None:
+    """Raise UserError if tokenizer, generator, clips and judge do not fit: it is built once, before
+    hours may go into its tokenizer."""
+    tokenizer, _ = described_tokenizer(run.tokenizer)
+    with initial_weights(run.seed):
+        spec = tokenizer.tokenizer.build().spec
+        run.generator.build(spec, dataset.factors)
+    spec.grid(dataset.num_frames, dataset.height, dataset.width)
+    if run.evaluate is not None:
+        load_judge(Path(run.evaluate.probe), dataset.factors)
+
+
 def prepare_tokenizer(tokenizer: str) -> Path:
     """The run folder of a tokenizer; given the YAML of one, it is trained first unless it is
     there."""
+    run, config = described_tokenizer(tokenizer)
+    path = Path(tokenizer)
+    if config == path:
+        return train(run, default_folder(run))
+    if not finished(run, path):
+        done = checkpoints(path)[-1].name if checkpoints(path) else "no checkpoint"
+        raise UserError(
+            f"the tokenizer in {path} is not finished ({done} of {run.train.steps} steps); go on "
+            f"with: python tools/train.py {config} out={path}"
+        )
+    return path
+
+
+def described_tokenizer(tokenizer: str) -> tuple[TokenizerRun, Path]:
+    """The run of a tokenizer, and the YAML that describes it: `tokenizer`, or one in that
+    folder."""
     path = Path(tokenizer)
     is_yaml = path.suffix in (".yaml", ".yml")
     if not is_yaml and not (path / "config.yaml").is_file():
@@ -105,15 +152,8 @@ def prepare_tokenizer(tokenizer: str) -> Path:
             f"tokenizer={tokenizer} is neither a run folder nor a YAML; train one first, for "
             "example: python tools/train.py configs/tokenizers/fsq.yaml"
         )
-    run, _ = load_run(path if is_yaml else path / "config.yaml")
+    config = path if is_yaml else path / "config.yaml"
+    run, _ = load_run(config)
     if not isinstance(run, TokenizerRun):
         raise UserError(f"tokenizer={tokenizer} is a generator's; name that of a tokenizer")
-    if is_yaml:
-        return train(run, default_folder(run))
-    if not finished(run, path):
-        done = checkpoints(path)[-1].name if checkpoints(path) else "no checkpoint"
-        raise UserError(
-            f"the tokenizer in {path} is not finished ({done} of {run.train.steps} steps); go on "
-            f"with: python tools/train.py {path / 'config.yaml'} out={path}"
-        )
-    return path
+    return run, config

@@ -7,14 +7,14 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from vidcomp.datasets.base import Dataset
-from vidcomp.runs import TokenizerRun
+from vidcomp.runs import TokenizerRun, rows_for
 from vidcomp.seeding import Rng, initial_weights, permutation
 from vidcomp.tokenizers.base import Tokenizer, code_usage
 from vidcomp.training.trainer import Task
 from vidcomp.types import Frames, Losses, Video, frames_from_video, video_from_frames
 
 _MEASURED_CLIPS = 512
-"""Clips from which the latent statistics and the PSNR are measured."""
+"""Clips from which the latent statistics are measured, and the PSNR, at most."""
 
 _CLIPS_AT_A_TIME = 64
 
@@ -30,13 +30,14 @@ class VideoBatch:
 
 
 class TokenizerTask(Task[Tokenizer]):
-    """Reconstruct the clips `rows` of a dataset."""
+    """Reconstruct the clips `rows` of a dataset; it is measured on its scoring clips."""
 
     def __init__(self, run: TokenizerRun, dataset: Dataset, rows: Int64[Tensor, " n"]) -> None:
         super().__init__()
         with initial_weights(run.seed):
             self.model = run.tokenizer.build()
         self.dataset, self.rows = dataset, rows
+        self.scoring_rows = rows_for("scoring", dataset)[:_MEASURED_CLIPS]
         self.num_clips = len(rows)
         size = (dataset.num_frames, dataset.height, dataset.width)
         self.tokens_per_clip = self.model.spec.grid(*size).size
@@ -60,20 +61,20 @@ class TokenizerTask(Task[Tokenizer]):
 
     @torch.no_grad()
     def measure(self, step: int, model: nn.Module) -> dict[str, float]:
-        """Set the latent statistics of the averaged `model`; its PSNR, and how many codes it
-        uses."""
+        """Set the latent statistics of the averaged `model`, from clips that it trains on; find its
+        PSNR and how many codes it uses, on clips that nothing trains on, of all combinations."""
         assert isinstance(model, Tokenizer)
-        chosen = permutation(0, "measure", self.num_clips)[:_MEASURED_CLIPS]
+        training = self.rows[permutation(0, "measure", self.num_clips)[:_MEASURED_CLIPS]]
         device = model.latent_mean.device
 
-        def video(clips: Tensor) -> Video:
-            return video_from_frames(self.batch(clips).frames.to(device))
+        def video(rows: Tensor) -> Video:
+            return video_from_frames(self.dataset.clips(rows).frames.to(device))
 
-        model.measure_latents(video(clips) for clips in chosen.split(_CLIPS_AT_A_TIME))
+        model.measure_latents(video(rows) for rows in training.split(_CLIPS_AT_A_TIME))
         psnrs: list[Tensor] = []
         codes: list[Tensor] = []
-        for clips in chosen.split(_CLIPS_AT_A_TIME):
-            real = video(clips)
+        for rows in self.scoring_rows.split(_CLIPS_AT_A_TIME):
+            real = video(rows)
             latents = model.encode(real)
             psnrs.append(shown_psnr_db(model.decode(latents), real))
             if latents.codes is not None:

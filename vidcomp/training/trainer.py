@@ -38,7 +38,7 @@ _LOG_FOLDER = "logs"  # of trackers that write files
 
 
 class Task(nn.Module, ABC, Generic[Model]):
-    """What is trained on what. `model` is what is averaged and saved."""
+    """What is trained on what. `model` is what is saved."""
 
     model: Model
     num_clips: int
@@ -52,6 +52,10 @@ class Task(nn.Module, ABC, Generic[Model]):
     @abstractmethod
     def forward(self, batch: Any, rng: Rng) -> Losses:
         """The losses of each clip."""
+
+    def averaged(self) -> Model:
+        """What of `model` is averaged: all that is used after training."""
+        return self.model
 
     def after_step(self) -> None:
         """After each optimiser step."""
@@ -90,7 +94,7 @@ def fit(
 
     # Weights, their averages and the optimiser, as the newest checkpoint has them.
     task.to(accelerator.device).train()
-    ema = Ema(task.model, config.ema_decay)
+    ema = Ema(task.averaged(), config.ema_decay)
     optimizer = make_optimizer(task, config)
     progress = Progress()
     if saved := checkpoints(out):

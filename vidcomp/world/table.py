@@ -159,6 +159,13 @@ class _Rows:
 def _infer(rows: _Rows, temporal: Sequence[str]) -> Factors:
     """Classes in alphabetical order; prototype = mean, spread = half the range of their numbers."""
     names = [c for c in rows.columns if c != "path" and "." not in c]
+    for column in rows.columns:
+        factor, dot, number = column.partition(".")
+        if dot and not (factor in names and number.isdecimal()):
+            raise UserError(
+                f"{rows.path}: column {column!r} holds no factor's numbers, as 'colour.0' does for "
+                f"'colour'; if it is a factor, name it {column.replace('.', '_')!r}"
+            )
     for name in temporal:
         if name not in names:
             raise UserError(f"temporal names no factor {name!r}; {nearest(name, names)}")
