@@ -42,8 +42,7 @@ def refuse_changed_tokenizer(run: GeneratorRun, folder: Path, digest: str) -> No
 def load_generator(
     run: GeneratorRun, folder: Path, spec: LatentSpec, factors: Factors
 ) -> Generator:
-    """A generator with its EMA weights, frozen, and without its JEPA head, which sampling does not
-    need; only the weights of older runs hold one."""
+    """A generator with its EMA weights, frozen, and without its JEPA head: sampling needs none."""
     generator = run.generator.model_copy(update={"jepa": None}).build(spec, factors)
     weights = load_file(newest_checkpoint(folder) / "ema.safetensors")
     fill(generator, weights, folder)
