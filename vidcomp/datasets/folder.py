@@ -187,7 +187,7 @@ def _load_table(config: Config) -> Table:
     folder = config.path
     if not folder.is_dir():
         raise UserError(
-            f"no folder {folder}; a dataset is rendered with: "
+            f"no folder {folder}; put your own clips there with a {TABLE}, or render some: "
             f"python tools/render.py configs/data/motion.yaml out={folder}"
         )
     manifest = Manifest.load(folder)
