@@ -6,9 +6,7 @@ i) alone. So neither a resume, nor the number of processes, nor the accumulation
 seen or drawn.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,9 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from vidcomp.config import UserError
 from vidcomp.runs import TrainConfig
 from vidcomp.seeding import Rng, stream_indices
-
-_AHEAD = 4
-"""Batches that are made before they are needed."""
 
 
 @runtime_checkable
@@ -43,33 +38,18 @@ def micro_batches(
     first_step: int,
 ) -> Iterator[tuple[Any, Rng]]:
     """Batches and their random streams from step `first_step` on, on this process's device."""
-    order = _Order(source, config, accelerator, seed)
-    todo = range(first_step * config.accumulate, config.steps * config.accumulate)
-    if config.num_workers:
-        loader = DataLoader(order, batch_size=None, sampler=todo, num_workers=config.num_workers)
-    else:
-        loader = _made_ahead(order, todo)
+    loader = DataLoader(
+        _Order(source, config, accelerator, seed),
+        batch_size=None,
+        sampler=range(first_step * config.accumulate, config.steps * config.accumulate),
+        num_workers=config.num_workers,
+    )
     for made in loader:
         if isinstance(made, UserError):
             raise made
         batch, items = made
         rng = Rng.make(seed, "train", items.to(accelerator.device))
         yield batch.to(accelerator.device), rng
-
-
-def _made_ahead(order: "_Order", todo: range) -> Iterator[Any]:
-    """The items of `order`, the next ones made in a thread while the step runs.
-
-    Decoders let go of the interpreter's lock, and nothing is copied between processes: for clips
-    that stay in memory after their first decoding this waits less than a loader's worker does.
-    """
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = deque(thread.submit(order.__getitem__, i) for i in todo[:_AHEAD])
-        for i in range(todo.start + _AHEAD, todo.stop + _AHEAD):
-            made = coming.popleft().result()
-            if i < todo.stop:
-                coming.append(thread.submit(order.__getitem__, i))
-            yield made
 
 
 class _Order(Dataset[Any]):
