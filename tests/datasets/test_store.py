@@ -59,7 +59,7 @@ def test_what_is_read_is_what_was_drawn(
     assert torch.equal(a.values, b.values)
     ours, theirs = drawn.truth(everything), read.truth(everything)
     assert ours is not None and theirs is not None
-    assert torch.equal(ours.masks, theirs.masks)
+    assert torch.equal(ours.masks(), theirs.masks())
     assert torch.equal(ours.positions_px, theirs.positions_px)
 
 

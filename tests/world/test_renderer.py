@@ -83,8 +83,8 @@ def test_mask_and_position_agree(shape: str, height: int, width: int) -> None:
     unit = min(height, width)
     centre = (0.45 * width / unit, 0.55 * height / unit)
     out = render(scene(shape, centre=centre), height=height, width=width)
-    y, x = torch.nonzero(out.masks[0, 0], as_tuple=True)
-    position = out.positions_px[0, 0]
+    y, x = torch.nonzero(out.truth.masks()[0, 0, 0], as_tuple=True)
+    position = out.truth.positions_px[0, 0, 0]
     assert torch.allclose(position, torch.tensor(centre) * unit - 0.5)
     assert torch.hypot(x.float().mean() - position[0], y.float().mean() - position[1]) < 0.4
 

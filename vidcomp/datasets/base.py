@@ -8,6 +8,7 @@ Any dataset can be stored in a folder, as lossless mp4 with its truth, and `Data
 run trains on: a dataset, how it is split, and what to render if its folder has no dataset yet.
 """
 
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
@@ -28,23 +29,12 @@ from vidcomp.types import Frames
 from vidcomp.world.factors import Factors
 from vidcomp.world.splits import Split, SplitConfig
 from vidcomp.world.table import TABLE, Manifest, Table
+from vidcomp.world.truth import Truth
 
 DATASETS = Family("vidcomp.datasets")
 
 STORE_BATCH = 64
 """Clips that are drawn at a time while a dataset is stored."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is true of a clip beside its factors.
-
-    Positions are in pixels, x to the right and y down; the centre of pixel (row i, column j) is
-    x = j, y = i, so that the mean index of a mask's pixels is its position.
-    """
-
-    masks: Bool[Tensor, "b t h w"]  # where the object is
-    positions_px: Float[Tensor, "b t 2"]  # its centre, x then y
 
 
 @dataclass(frozen=True)
@@ -202,22 +192,26 @@ def _store_clip(
 
 
 def write_truth(path: Path, truth: Truth, row: int) -> None:
-    """One clip's truth, its masks packed to bits."""
-    bits = np.packbits(truth.masks[row].numpy(), axis=None)
-    tensors = {
-        "mask_bits": torch.from_numpy(bits),
-        "mask_shape": torch.tensor(truth.masks[row].shape),
-        "positions_px": truth.positions_px[row].contiguous(),
-    }
-    write_bytes(path, safetensors.torch.save(tensors))
+    """One clip's truth. Most pixels have the segment of their neighbour, so those are deflated."""
+    tensors = truth[row : row + 1].tensors()
+    segments = tensors.pop("segments", None)
+    if segments is not None:
+        packed = zlib.compress(segments.numpy().tobytes(), 1)
+        tensors["segments_deflated"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        tensors["segments_shape"] = torch.tensor(segments.shape)
+    content = {name: x.contiguous() for name, x in tensors.items()}
+    write_bytes(path, safetensors.torch.save(content))
 
 
 def read_truth(path: Path) -> Truth:
     """The inverse of `write_truth`, as a batch of one. Raises MediaError."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
-        t, h, w = tensors["mask_shape"].tolist()
-        masks = np.unpackbits(tensors["mask_bits"].numpy(), count=t * h * w).reshape(1, t, h, w)
-        return Truth(torch.from_numpy(masks.astype(bool)), tensors["positions_px"][None])
-    except (SafetensorError, KeyError, ValueError):
+        if "segments_shape" in tensors:
+            shape = tensors.pop("segments_shape").tolist()
+            packed = tensors.pop("segments_deflated").numpy().tobytes()
+            flat = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
+            tensors["segments"] = torch.from_numpy(flat.reshape(shape).copy())
+        return Truth(**tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, zlib.error):
         raise MediaError(f"{path} is damaged; copy or render the dataset again") from None

@@ -27,10 +27,11 @@ from torch.nn import functional as F
 
 from vidcomp.config import UserError
 from vidcomp.datasets import base
-from vidcomp.datasets.base import Clips, Truth, read_truth, truth_path
+from vidcomp.datasets.base import Clips, read_truth, truth_path
 from vidcomp.media import READERS, SUFFIXES, VideoInfo, has_decord, index_files, read_video
 from vidcomp.types import Frames
 from vidcomp.world.table import TABLE, Manifest, Table
+from vidcomp.world.truth import Truth
 
 
 class Config(base.Config):
@@ -111,10 +112,7 @@ class Dataset(base.Dataset):
         if not self._has_truth or not len(indices):
             return None
         truths = [read_truth(truth_path(self.files[i])) for i in indices.tolist()]
-        return Truth(
-            masks=torch.cat([one.masks[:, : self.num_frames] for one in truths]),
-            positions_px=torch.cat([one.positions_px[:, : self.num_frames] for one in truths]),
-        )
+        return Truth.cat(truths).first_frames(self.num_frames)
 
     @property
     def fingerprint(self) -> str:

@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vidcomp.datasets import base
-from vidcomp.datasets.base import Clips, Truth
+from vidcomp.datasets.base import Clips
 from vidcomp.world.concepts import choose
 from vidcomp.world.scenes import check_frames, combinations_of, draw_scene, draw_values
 from vidcomp.world.sprites import Rendered, render
+from vidcomp.world.truth import Truth
 
 
 class Config(base.Config):
@@ -72,8 +73,7 @@ class Dataset(base.Dataset):
         )
 
     def truth(self, indices: Int64[Tensor, " b"]) -> Truth:
-        rendered = self._rendered(indices)
-        return Truth(rendered.masks, rendered.positions_px)
+        return self._rendered(indices).truth
 
     def _rendered(self, indices: Int64[Tensor, " b"]) -> Rendered:
         self.check_indices(indices)

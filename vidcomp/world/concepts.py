@@ -8,6 +8,7 @@ of half-width 0.1 around it. Lengths are fractions of the frame's shorter side.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vidcomp.config import UserError, nearest
 from vidcomp.world.factors import Factor, FactorClass, Factors
@@ -35,6 +36,7 @@ _LIBRARY = (
         "size",
         (FactorClass("large", (0.28,), (0.02,)), FactorClass("small", (0.19,), (0.02,))),
         unit="radius as a fraction of the frame's shorter side",
+        kind="ordinal",
     ),
     Factor(
         "motion",
@@ -65,7 +67,7 @@ def choose(chosen: Mapping[str, Sequence[str]]) -> Factors:
             )
         factor = known[name]
         classes = tuple(factor.classes[factor.index(c)] for c in class_names)
-        factors.append(Factor(name, classes, factor.unit, factor.temporal))
+        factors.append(replace(factor, classes=classes))
     if not factors:
         raise UserError(f"factors is empty; choose among {', '.join(known)}")
     return Factors(tuple(factors))

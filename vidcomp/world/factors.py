@@ -7,19 +7,23 @@ Shapes2D (arXiv:2510.03075, section 1.2 of its data), where colour and size vary
 a class. A factor whose classes have no number behind them (``shape``) has values of dimension 0.
 
 `temporal` factors (motion) can only be read from neighbouring frames, never from one frame.
+
+A dataset may have no factors at all: then there is one combination, the empty one.
 """
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vidcomp.config import UserError, nearest
+
+Kind = Literal["categorical", "ordinal", "continuous"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,17 @@ class FactorClass:
 
 @dataclass(frozen=True)
 class Factor:
-    """A named concept. `unit` says what the numbers of its classes are."""
+    """A named concept. `unit` says what the numbers of its classes are.
+
+    `kind`: the classes of an ordinal factor stand in their order; those of a continuous one are
+    ranges of one quantity.
+    """
 
     name: str
     classes: tuple[FactorClass, ...]
     unit: str = ""
     temporal: bool = False
+    kind: Kind = "categorical"
 
     @property
     def value_size(self) -> int:
@@ -140,6 +149,7 @@ class Factors:
                 "name": f.name,
                 "unit": f.unit,
                 "temporal": f.temporal,
+                "kind": f.kind,
                 "classes": [
                     {"name": c.name, "prototype": list(c.prototype), "spread": list(c.spread)}
                     for c in f.classes
@@ -156,5 +166,7 @@ class Factors:
             classes: list[FactorClass] = []
             for c in item["classes"]:
                 classes.append(FactorClass(c["name"], tuple(c["prototype"]), tuple(c["spread"])))
-            factors.append(Factor(item["name"], tuple(classes), item["unit"], item["temporal"]))
+            kind = item.get("kind", "categorical")  # datasets rendered before kinds were told
+            factor = Factor(item["name"], tuple(classes), item["unit"], item["temporal"], kind)
+            factors.append(factor)
         return cls(tuple(factors))

@@ -10,14 +10,16 @@ Shapes, in units of the radius: all fit in a circle of `EXTENT`. Shape 0 is a di
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vidcomp.types import Frames
 from vidcomp.world.concepts import SHAPES
+from vidcomp.world.truth import Truth
 
 EXTENT = 1.2
 """No shape reaches further than this many radii from its centre, at any angle."""
@@ -57,27 +59,25 @@ class Scene:
         )
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """Clips and their truth. The centre of pixel (row i, column j) is the position (j, i)."""
-
+class Rendered(NamedTuple):
     frames: Frames
-    masks: Bool[Tensor, "b t h w"]
-    positions_px: Float[Tensor, "b t 2"]
+    truth: Truth
 
 
 def render(scene: Scene, *, height: int, width: int) -> Rendered:
-    """Draw `scene`; a mask holds the pixels that the sprite covers by half or more."""
+    """Draw `scene`; its segments are the pixels that the sprite covers by half or more."""
     chunks = [
         _alpha(scene[i : i + CHUNK], height=height, width=width)
         for i in range(0, len(scene), CHUNK)
     ]
     frames = [_paint(alpha, scene.rgb[i * CHUNK :][:CHUNK]) for i, alpha in enumerate(chunks)]
-    return Rendered(
-        frames=torch.cat(frames),
-        masks=torch.cat([alpha >= 0.5 for alpha in chunks]),
-        positions_px=scene.centres * min(height, width) - 0.5,
+    shown = torch.cat([alpha >= 0.5 for alpha in chunks])
+    truth = Truth(
+        present=torch.ones(len(scene), 1, dtype=torch.bool, device=scene.radius.device),
+        positions_px=(scene.centres * min(height, width) - 0.5)[:, :, None],
+        segments=shown.to(torch.uint8),
     )
+    return Rendered(torch.cat(frames), truth)
 
 
 def _paint(alpha: Float[Tensor, "b t h w"], rgb: Float[Tensor, "b 3"]) -> Frames:

@@ -1,0 +1,102 @@
+"""What is true of a clip beside its factors: where its objects are, and what is seen of them.
+
+Renderers make it, datasets of other people's clips fill in what their files tell, and it is stored
+beside the clips. Objects are a padded set: `present` says which rows are objects at all.
+
+Positions are in pixels, x to the right and y down; the centre of pixel (row i, column j) is x = j,
+y = i, so that the mean index of a mask's pixels is its position.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from vidcomp.config import UserError
+
+MAX_OBJECTS = 255
+"""Segments are bytes, and 0 is the ground."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """`n` objects a clip, padded. Only what is known is given: readers leave out what is not.
+
+    `segments`: 0 for the ground, 1 + i where a pixel shows object i. `visibility`: the share of an
+    object's own pixels that are seen, 0 if it is hidden or outside. `contacts`: whether, since the
+    frame before, object i touched object j, or in the last column a wall or the floor's edge.
+    """
+
+    present: Bool[Tensor, "b n"]
+    positions_px: Float[Tensor, "b t n 2"]
+    velocities_px: Float[Tensor, "b t n 2"] | None = None  # pixels per frame
+    positions: Float[Tensor, "b t n 3"] | None = None  # world units, of 3-D scenes
+    segments: UInt8[Tensor, "b t h w"] | None = None
+    visibility: Float[Tensor, "b t n"] | None = None
+    contacts: Bool[Tensor, "b t n n+1"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def __getitem__(self, rows: "Tensor | slice") -> "Truth":
+        return Truth(**{name: x[rows] for name, x in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is known, by name."""
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: x for name, x in known.items() if x is not None}
+
+    @classmethod
+    def cat(cls, parts: Sequence["Truth"]) -> "Truth":
+        """One batch after the other, with room for the most objects; what not all know is left
+        out."""
+        n = max(part.present.shape[1] for part in parts)
+        known = [part.padded(n).tensors() for part in parts]
+        shared = set.intersection(*(set(tensors) for tensors in known))
+        return Truth(**{name: torch.cat([tensors[name] for tensors in known]) for name in shared})
+
+    def padded(self, n: int) -> "Truth":
+        """The same with room for `n` objects; the new rows are not present, and zero."""
+        old = self.present.shape[1]
+        if n == old:
+            return self
+        if not old < n <= MAX_OBJECTS:
+            raise UserError(f"{old} objects do not fit {n} rows; legal: {old} to {MAX_OBJECTS}")
+        grown = self.tensors()
+        for name, x in grown.items():
+            if name == "segments":
+                continue
+            if name == "contacts":
+                wider = x.new_zeros(*x.shape[:2], n, n + 1)
+                wider[:, :, :old, :old], wider[:, :, :old, n] = x[..., :old], x[..., old]
+            else:
+                axis = 1 if name == "present" else 2
+                wider = x.new_zeros(*x.shape[:axis], n, *x.shape[axis + 1 :])
+                wider.narrow(axis, 0, old).copy_(x)
+            grown[name] = wider
+        return Truth(**grown)
+
+    def first_frames(self, num_frames: int) -> "Truth":
+        """Of the first `num_frames` frames alone."""
+        cut = {name: x[:, :num_frames] for name, x in self.tensors().items() if name != "present"}
+        return Truth(present=self.present, **cut)
+
+    def masks(self) -> Bool[Tensor, "b t n h w"]:
+        """The pixels that show each object."""
+        assert self.segments is not None, "this truth has no segments"
+        ids = torch.arange(1, self.present.shape[1] + 1, device=self.segments.device)
+        return self.segments[:, :, None] == ids[:, None, None]
+
+    def boxes_px(self) -> Float[Tensor, "b t n 4"]:
+        """Left, top, right, bottom pixel of what is seen of each object; NaN where nothing is."""
+        masks = self.masks()
+        edges: list[Tensor] = []
+        for axis in (3, 4):  # seen in a column (rows removed), then in a row
+            line = masks.any(axis).float()  # b t n w, then b t n h
+            first, last = line.argmax(-1), line.shape[-1] - 1 - line.flip(-1).argmax(-1)
+            edges += [first, last]
+        left, right, top, bottom = edges
+        boxes = torch.stack([left, top, right, bottom], dim=-1).float()
+        return boxes.masked_fill(~masks.any(4).any(3)[..., None], torch.nan)
