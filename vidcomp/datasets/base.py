@@ -8,28 +8,25 @@ Any dataset can be stored in a folder, as lossless mp4 with its truth, and `Data
 run trains on: a dataset, how it is split, and what to render if its folder has no dataset yet.
 """
 
-import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Float, Int64, UInt8
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from vidcomp.config import Family, RootSettings, Settings, UserError, Variant
-from vidcomp.media import MediaError, write_bytes, write_video
+from vidcomp.media import write_video
+from vidcomp.seeding import Rng
 from vidcomp.types import Frames
 from vidcomp.world.factors import Factors
 from vidcomp.world.splits import Split, SplitConfig
 from vidcomp.world.table import TABLE, Manifest, Table
-from vidcomp.world.truth import Truth
+from vidcomp.world.truth import Truth, truth_path, write_truth
 
 DATASETS = Family("vidcomp.datasets")
 
@@ -77,6 +74,18 @@ class Dataset(ABC):
         """What is true of these clips, if it is known. Apart from `clips`: no training needs it."""
         self.check_indices(indices)
         return None
+
+    is_random = False
+    """Whether `draw` gives other clips than `clips`, as random crops do: forbids caching."""
+
+    def draw(self, indices: Int64[Tensor, " b"], rng: Rng) -> Clips:
+        """The clips as training sees them, with the random crops of `rng` if there are any."""
+        return self.clips(indices)
+
+    def groups(self) -> Int64[Tensor, " n"]:
+        """An id for each clip, shared by clips that are cut from one file: those overlap, so what
+        is kept for scoring is chosen by group."""
+        return torch.arange(len(self))
 
     def check_indices(self, indices: Int64[Tensor, " b"]) -> None:
         """Raise IndexError unless all `indices` are in [0, len)."""
@@ -176,11 +185,6 @@ def store(dataset: Dataset, folder: Path) -> None:
     Table(dataset.factors, tuple(paths), dataset.classes(), torch.cat(values)).save(folder)
 
 
-def truth_path(clip: Path) -> Path:
-    """``x.truth.safetensors`` beside ``x.mp4``."""
-    return clip.with_suffix(".truth.safetensors")
-
-
 def _store_clip(
     frames: UInt8[Tensor, "t h w 3"], truth: Truth | None, row: int, path: Path, fps: float
 ) -> None:
@@ -189,29 +193,3 @@ def _store_clip(
     if truth is not None:  # first, so that a clip that is there has its truth
         write_truth(truth_path(path), truth, row)
     write_video(path, frames, fps=fps)
-
-
-def write_truth(path: Path, truth: Truth, row: int) -> None:
-    """One clip's truth. Most pixels have the segment of their neighbour, so those are deflated."""
-    tensors = truth[row : row + 1].tensors()
-    segments = tensors.pop("segments", None)
-    if segments is not None:
-        packed = zlib.compress(segments.numpy().tobytes(), 1)
-        tensors["segments_deflated"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
-        tensors["segments_shape"] = torch.tensor(segments.shape)
-    content = {name: x.contiguous() for name, x in tensors.items()}
-    write_bytes(path, safetensors.torch.save(content))
-
-
-def read_truth(path: Path) -> Truth:
-    """The inverse of `write_truth`, as a batch of one. Raises MediaError."""
-    try:
-        tensors = safetensors.torch.load(path.read_bytes())
-        if "segments_shape" in tensors:
-            shape = tensors.pop("segments_shape").tolist()
-            packed = tensors.pop("segments_deflated").numpy().tobytes()
-            flat = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
-            tensors["segments"] = torch.from_numpy(flat.reshape(shape).copy())
-        return Truth(**tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, zlib.error):
-        raise MediaError(f"{path} is damaged; copy or render the dataset again") from None

@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from vidcomp.config import UserError
 from vidcomp.datasets import base
-from vidcomp.datasets.base import Clips, read_truth, truth_path
+from vidcomp.datasets.base import Clips
 from vidcomp.media import READERS, SUFFIXES, VideoInfo, has_decord, index_files, read_video
 from vidcomp.types import Frames
 from vidcomp.world.table import TABLE, Manifest, Table
-from vidcomp.world.truth import Truth
+from vidcomp.world.truth import Truth, read_truth, truth_path
 
 
 class Config(base.Config):

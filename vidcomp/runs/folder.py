@@ -153,16 +153,18 @@ def rows_for(purpose: Literal["training", "scoring"], dataset: Dataset) -> Int64
     """Which clips are for what: about a fifth is kept for scoring, and nothing ever trains on it.
 
     Tokenizers, generators and probes train on the rest, so ceilings are measured on fresh clips. A
-    clip's index alone decides, not how many there are: a smaller dataset of the same world and seed
+    clip's index alone decides (its group's, where several are cut from one file), not how many
+    there are: a smaller dataset of the same world and seed
     shares clips with a larger one, and none of those trains here and scores there. But a dataset
-    has at least one clip for scoring and, if it has two, one to train on.
+    has at least one group for scoring and, if it has two, one to train on.
     """
-    draws = Rng.make(0, "scoring clips", torch.arange(len(dataset))).uniform()
+    groups = dataset.groups()
+    draws = Rng.make(0, "scoring clips", groups).uniform()
     scoring = draws < _SCORING_SHARE
     if not scoring.any():
-        scoring[draws.argmin()] = True
-    elif scoring.all() and len(dataset) > 1:
-        scoring[draws.argmax()] = False
+        scoring = draws == draws.amin()
+    elif scoring.all() and len(groups.unique()) > 1:
+        scoring = draws < draws.amax()
     return torch.nonzero(scoring if purpose == "scoring" else ~scoring)[:, 0]
 
 

@@ -7,14 +7,20 @@ Positions are in pixels, x to the right and y down; the centre of pixel (row i, 
 y = i, so that the mean index of a mask's pixels is its position.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
+import numpy as np
+import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, UInt8
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vidcomp.config import UserError
+from vidcomp.media import MediaError, write_bytes
 
 MAX_OBJECTS = 255
 """Segments are bytes, and 0 is the ground."""
@@ -100,3 +106,34 @@ class Truth:
         left, right, top, bottom = edges
         boxes = torch.stack([left, top, right, bottom], dim=-1).float()
         return boxes.masked_fill(~masks.any(4).any(3)[..., None], torch.nan)
+
+
+def truth_path(clip: Path) -> Path:
+    """``x.truth.safetensors`` beside ``x.mp4``."""
+    return clip.with_suffix(".truth.safetensors")
+
+
+def write_truth(path: Path, truth: Truth, row: int) -> None:
+    """One clip's truth. Most pixels have the segment of their neighbour, so those are deflated."""
+    tensors = truth[row : row + 1].tensors()
+    segments = tensors.pop("segments", None)
+    if segments is not None:
+        packed = zlib.compress(segments.numpy().tobytes(), 1)
+        tensors["segments_deflated"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        tensors["segments_shape"] = torch.tensor(segments.shape)
+    content = {name: x.contiguous() for name, x in tensors.items()}
+    write_bytes(path, safetensors.torch.save(content))
+
+
+def read_truth(path: Path) -> Truth:
+    """The inverse of `write_truth`, as a batch of one. Raises MediaError."""
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+        if "segments_shape" in tensors:
+            shape = tensors.pop("segments_shape").tolist()
+            packed = tensors.pop("segments_deflated").numpy().tobytes()
+            flat = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
+            tensors["segments"] = torch.from_numpy(flat.reshape(shape).copy())
+        return Truth(**tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, zlib.error):
+        raise MediaError(f"{path} is damaged; copy or render the dataset again") from None
