@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import DATA, ROOT, SPRITES, generator_run, run_tool, tokenizer_run, trained, write_config
 
-from vidcomp.datasets.base import store
 from vidcomp.datasets.sprites import Config as Sprites
 from vidcomp.runs import newest_checkpoint
+from vidcomp.storage import store
 from vidcomp.training import state
 
 Fails = Callable[..., str]
@@ -39,7 +39,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
 
 def sprites(**changed: Any):
     raw = {key: value for key, value in SPRITES.items() if key != "name"}
-    return Sprites.model_validate(raw | changed).build()
+    return Sprites.model_validate(raw | changed)
 
 
 def generator_yaml(folder: Path, tokenizer: object, objective: str = "maskgit") -> Path:
@@ -138,7 +138,7 @@ def test_a_clip_that_breaks_in_a_loaders_worker(tmp_path: Path, fails: Fails) ->
     run = tokenizer_run(data=folder, num_workers=1)
     out = trained(run, tmp_path / "run")
     newest_checkpoint(out).rename(out / "checkpoint-3")
-    for path in (data / "clips").glob("*.mp4"):
+    for path in (data / "clips").rglob("*.mp4"):
         stat = path.stat()
         path.write_bytes(bytes(stat.st_size))
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # it breaks after it was checked
@@ -252,7 +252,7 @@ def test_a_tokenizer_is_neither_sampled_nor_scored(fsq: Path, judge: Path, fails
 def test_scoring_without_a_judge(maskgit: Path, fails: Fails, fsq: Path) -> None:
     assert "no fitted judge in" in fails("probe", maskgit, "probe=nowhere")
     assert "holds no fitted judge" in fails("probe", maskgit, f"probe={fsq}")
-    assert "takes one key" in fails("probe", maskgit)
+    assert "takes the judge's folder; example: probe=" in fails("probe", maskgit)
 
 
 def test_a_full_disk_while_a_checkpoint_is_written(

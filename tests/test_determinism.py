@@ -74,8 +74,8 @@ def test_training_losses_of_a_clip_do_not_depend_on_its_batch(fsq: Path) -> None
         dataset, split = build(run.data)
         task = GeneratorTask(run, dataset, split, training_rows(run, dataset, split), fsq)
         rng = Rng.make(0, "train", torch.arange(8))
-        whole = task(task.batch(torch.arange(8)), rng).total()
-        half = task(task.batch(torch.arange(2, 6)), rng[2:6]).total()
+        whole = task(task.batch(torch.arange(8), rng), rng).total()
+        half = task(task.batch(torch.arange(2, 6), rng[2:6]), rng[2:6]).total()
         torch.testing.assert_close(whole[2:6], half)
 
 

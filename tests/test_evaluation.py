@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import DATA, run_tool
+from tiny import DATA, generator_run, run_tool, trained
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DataConfig, build
@@ -16,9 +16,10 @@ from vidcomp.datasets.folder import Config as FolderConfig
 from vidcomp.evaluation import ProbeFit, fit_probe, judge_digest, probe_run, sample_run
 from vidcomp.evaluation.clips import clip_set
 from vidcomp.evaluation.samples import grid_combinations, read_samples
+from vidcomp.evaluation.scores import save_examples
 from vidcomp.media import read_video
 from vidcomp.pipeline import Pipeline
-from vidcomp.probes.base import UNREADABLE
+from vidcomp.probes.base import UNREADABLE, Findings, Subject
 from vidcomp.runs import newest_checkpoint, rows_for, sampling_of, weights_digest
 from vidcomp.types import frames_from_video, video_from_frames
 
@@ -47,7 +48,7 @@ def test_samples_are_a_dataset_of_what_was_asked_for(run: Path) -> None:
     pipeline = Pipeline.load(run, device="cpu")
     dataset = FolderConfig.model_validate({"path": samples}).build()
     assert dataset.factors == pipeline.format.factors
-    asked = torch.cat([pipeline.split.requests(level, 4) for level in LEVELS])
+    asked = torch.cat([pipeline.split.requests(level, 4).classes for level in LEVELS])
     assert torch.equal(dataset.classes(), asked) and len(dataset) == 12
     clips = dataset.clips(torch.arange(12))
     assert clips.frames.shape == (12, 5, 16, 16, 3)
@@ -76,6 +77,32 @@ def test_a_grid_of_few_columns_has_some_of_every_level() -> None:
     assert len({tuple(c.tolist()) for _, c in everything}) == len(everything) == 8
     for level, combination in [*shown, *everything]:
         assert (split.combinations_of(level) == combination).all(1).any()
+
+
+def test_where_numbers_decide_samples_are_asked_for_with_numbers_of_their_level(
+    fsq: Path, tmp_path: Path
+) -> None:
+    data = DATA | {"split": {"novel": {"colour": "r > 0.9", "motion": ["up"]}, "max_novel": 0}}
+    folder = trained(generator_run(fsq, data=data, steps=2), tmp_path / "run")
+    samples, pipeline = read_samples(sample_run(folder)), Pipeline.load(folder, device="cpu")
+    split, (classes, levels) = pipeline.split, pipeline.split.occurrences
+    assert len(classes) == 12 and split.level_names == ("seen", "level-1", "level-2")
+    asked = [split.requests(level, 4) for level in split.level_names]
+    found = split.levels(samples.classes, samples.values).tolist()
+    assert found == [k for k, r in enumerate(asked) for _ in r.classes]
+    assert torch.equal(samples.values, torch.cat([r.values for r in asked]))
+    verdicts = samples.classes[:, None].repeat(1, 5, 1)
+    save_examples(
+        tmp_path / "examples.npz",
+        Subject({"samples": samples}, split),
+        Findings(arrays={"samples/verdicts": verdicts}),
+    )
+    with np.load(tmp_path / "examples.npz") as stored:
+        kept = torch.from_numpy(stored["samples_verdicts"])
+    for row, (combination, level) in enumerate(zip(classes, levels, strict=True)):
+        same = (samples.classes == combination).all(1) & (torch.tensor(found) == level)
+        shown = (kept[row] == combination).flatten(1).all(1)
+        assert shown.sum() == min(len(kept[row]), same.sum()) > 0
 
 
 def test_samples_are_kept_until_weights_or_settings_change(run: Path) -> None:
@@ -168,7 +195,7 @@ def test_probes_that_need_no_fitting_are_asked_too(scored: Path) -> None:
     scores = scores_of(scored)["scores"]
     assert scores["oracle"]["real/seen/joint"]["value"] > 0.5
     assert "reconstruction/seen/psnr_db" in scores["fidelity"]
-    sources = ("real", "reconstruction", "samples")
+    sources = ("real", "reconstruction", "samples", "prototype")
     assert scores["agreement"].keys() == {f"{s}/{level}" for s in sources for level in LEVELS}
 
 
@@ -179,7 +206,7 @@ def test_scores_are_of_the_clips_on_disk(scored: Path, judge: Path) -> None:
     pipeline = Pipeline.load(scored, device="cpu")
     fitted = load_judge(judge, pipeline.format.factors)
     samples = read_samples(scored / "samples")
-    rows = pipeline.split.levels(samples.classes) == 1
+    rows = pipeline.split.levels(samples.classes, samples.values) == 1
     expected = score_verdicts(
         fitted.read(samples.video)[rows], samples.classes[rows], pipeline.format.factors
     )
@@ -211,7 +238,7 @@ def test_examples_are_those_clips_with_their_verdicts(scored: Path, judge: Path)
     with np.load(scored / "examples.npz") as stored:
         assert set(stored.files) == {
             name
-            for source in ("real", "reconstruction", "samples")
+            for source in ("real", "reconstruction", "samples", "prototype")
             for name in (source, f"{source}_verdicts")
         }
         frames, verdicts = stored["samples"], stored["samples_verdicts"]
@@ -310,5 +337,6 @@ def test_a_judge_may_be_kept_from_held_out_combinations() -> None:
     dataset, split = build(DataConfig.model_validate(DATA))
     everything = clip_set(dataset, "training", 1000)
     seen = clip_set(dataset, "training", 1000, seen_of=split)
-    assert split.seen(seen.classes).all()
-    assert 0 < len(seen.video) == int(split.seen(everything.classes).sum()) < len(everything.video)
+    assert split.seen(seen.classes, seen.values).all()
+    num_seen = int(split.seen(everything.classes, everything.values).sum())
+    assert 0 < len(seen.video) == num_seen < len(everything.video)

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "vidcomp"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("types", "config", "cli", "seeding", "schedules", "media"),
+    ("types", "config", "cli", "seeding", "schedules", "workers", "media"),
     ("world", "nn"),
     ("datasets", "tokenizers", "objectives"),
-    ("models", "samplers", "probes"),
+    ("models", "samplers", "probes", "storage"),
     ("runs",),
     ("pipeline",),
     ("training", "evaluation", "report", "jobs"),

@@ -1,10 +1,8 @@
-"""Video files: exact through both decoders, whole or absent, and every bad file named."""
+"""Video files: exact through both decoders, whole or absent. Bad ones: tests/media."""
 
 import errno
-import io
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,6 @@ from vidcomp.media import (
     MediaError,
     grid,
     has_decord,
-    index_files,
     read_video,
     verify,
     write_gif,
@@ -27,7 +24,6 @@ DECODERS = [
     "pyav",
     pytest.param("decord", marks=pytest.mark.skipif(not has_decord(), reason="no wheel of decord")),
 ]
-decord_only = pytest.mark.skipif(not has_decord(), reason="no wheel of decord here")
 
 
 def noise(t: int, h: int, w: int) -> torch.Tensor:
@@ -53,12 +49,18 @@ def test_lossless_is_lossless(tmp_path: Path, size: tuple[int, int, int], decode
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_the_first_frames_and_no_more(tmp_path: Path, decoder: str) -> None:
+def test_a_window_of_a_file_or_of_its_bytes(tmp_path: Path, decoder: str) -> None:
     clip = noise(9, 17, 17)
     write_video(tmp_path / "a.mp4", clip, fps=8.0)
-    assert torch.equal(read_video(tmp_path / "a.mp4", decoder=decoder, num_frames=4), clip[:4])
-    with pytest.raises(MediaError, match=r"a\.mp4: asked for 10 frames, but it has 9"):
-        read_video(tmp_path / "a.mp4", decoder=decoder, num_frames=10)
+    path = tmp_path / "a.mp4"
+    for frames in (range(4), range(3, 8), range(1, 9, 3), range(8, 9)):
+        wanted = clip[list(frames)]
+        assert torch.equal(read_video(path, decoder=decoder, frames=frames), wanted)
+        assert torch.equal(read_video(path.read_bytes(), decoder=decoder, frames=frames), wanted)
+    with pytest.raises(MediaError, match=r"a\.mp4: 10 frames were asked for, 9 are there"):
+        read_video(path, decoder=decoder, frames=range(10))
+    with pytest.raises(MediaError, match="clip 3: 2 frames were asked for, 1 are there"):
+        read_video(path.read_bytes(), decoder=decoder, frames=range(8, 10), name="clip 3")
 
 
 @pytest.mark.parametrize("fps", [8.0, 12.5, 24000 / 1001, 30.0])
@@ -111,120 +113,12 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-# Bad files.
-
-
-def encode(clip: torch.Tensor, path: Path, *, faststart: bool = False, **options: str) -> bytes:
-    """As yuv420p H.264 with settings that are not ours; also returns the file's bytes."""
-    mux = {"movflags": "faststart"} if faststart else {}
-    settings = {k.replace("_", "-"): v for k, v in options.items()}
-    with av.open(str(path), "w", format="mp4", options=mux) as out:
-        stream = out.add_stream("libx264", rate=8, options=settings)
-        stream.height, stream.width, stream.pix_fmt = clip.shape[1], clip.shape[2], "yuv420p"
-        for image in clip.numpy():
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        out.mux(stream.encode())
-    return path.read_bytes()
-
-
-def audio_only() -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as out:
-        stream = out.add_stream("aac", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        frame.sample_rate = 16000
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def broken_file(kind: str, path: Path) -> None:
-    match kind:
-        case "missing":
-            pass
-        case "directory":
-            path.mkdir()
-        case "empty":
-            path.write_bytes(b"")
-        case "text":
-            path.write_text("this is not a video\n" * 50)
-        case "random":
-            path.write_bytes(bytes(noise(1, 40, 40).flatten().tolist()))
-        case "cut, index at the end":
-            whole = encode(moving_disc(24), path)
-            path.write_bytes(whole[: len(whole) // 2])
-        case "cut, index at the start":
-            whole = encode(moving_disc(24), path, faststart=True)
-            path.write_bytes(whole[: len(whole) // 2])
-        case "audio":
-            path.write_bytes(audio_only())
-        case _:
-            raise AssertionError(kind)
-
-
-BROKEN = [
-    "missing",
-    "directory",
-    "empty",
-    "text",
-    "random",
-    "cut, index at the end",
-    "cut, index at the start",
-    "audio",
-]
-
-
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_named_in_one_line(tmp_path: Path, kind: str, decoder: str) -> None:
-    path = tmp_path / "clip.mp4"
-    broken_file(kind, path)
-    with pytest.raises(MediaError, match=r"clip\.mp4") as error:
-        read_video(path, decoder=decoder)
-    assert "\n" not in str(error.value)
-    with pytest.raises(MediaError, match=r"clip\.mp4"):
-        verify(path)
-
-
-def test_a_cut_is_found_wherever_it_is(tmp_path: Path) -> None:
-    """Between two packets FFmpeg sees nothing wrong: then the header's number of frames tells."""
-    path = tmp_path / "clip.mp4"
-    whole = encode(moving_disc(24), path, faststart=True)
-    for size in range(whole.find(b"mdat"), len(whole), 37):
-        path.write_bytes(whole[:size])
-        with pytest.raises(MediaError, match=r"clip\.mp4"):
-            read_video(path)
-
-
-def test_flipped_bits_are_found_when_a_file_is_checked(tmp_path: Path) -> None:
-    """decord conceals them in silence, which is why PyAV sees every frame once."""
-    path = tmp_path / "clip.mp4"
-    whole = bytearray(encode(moving_disc(24), path))
-    start = whole.find(b"mdat") + 200
-    for k in range(start, whole.find(b"moov") - 8, 97):
-        whole[k] ^= 0x5A
-    path.write_bytes(bytes(whole))
-    with pytest.raises(MediaError, match=r"clip\.mp4"):
-        verify(path)
-
-
 @pytest.mark.parametrize("size", [8, 16, 24])
 def test_sizes_that_decord_cannot_read_are_left_to_pyav(tmp_path: Path, size: int) -> None:
     clip = noise(3, size, size)
     write_video(tmp_path / "a.mp4", clip, fps=8.0)
     assert not verify(tmp_path / "a.mp4").decord_is_exact
     assert torch.equal(read_video(tmp_path / "a.mp4"), clip)
-
-
-@decord_only
-def test_open_gop_is_read_through_pyav(tmp_path: Path) -> None:
-    """decord is wrong there. If this fails because it is right, that is news: look again."""
-    path = tmp_path / "open.mp4"
-    params = "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"
-    encode(moving_disc(60), path, x264_params=params)
-    info = verify(path)
-    assert info.num_frames == 60
-    assert not info.decord_is_exact
 
 
 # Images are clips of one frame.
@@ -247,48 +141,6 @@ def test_a_jpeg_is_a_clip_of_one_frame(tmp_path: Path) -> None:
     clip = read_video(tmp_path / "a.jpg")
     assert clip.shape == (1, 24, 32, 3)
     assert (clip.float() - flat.float()).abs().amax() <= 3
-
-
-def test_a_cut_png_is_named(tmp_path: Path) -> None:
-    Image.fromarray(noise(1, 64, 64)[0].numpy()).save(tmp_path / "a.png")
-    whole = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(MediaError, match=r"a\.png"):
-        verify(tmp_path / "a.png")
-
-
-# The index.
-
-
-def test_the_index_checks_a_file_once_until_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checked: list[str] = []
-
-    def counted(path: Path):
-        checked.append(path.name)
-        return verify(path)
-
-    monkeypatch.setattr("vidcomp.media.index.verify", counted)
-    paths = ["a.mp4", "b.mp4"]
-    for k, name in enumerate(paths):
-        write_video(tmp_path / name, noise(2 + k, 8, 8), fps=8.0)
-    first = index_files(tmp_path, paths)
-    assert sorted(checked) == paths
-    assert index_files(tmp_path, paths) == first and len(checked) == 2
-    write_video(tmp_path / "b.mp4", noise(5, 8, 8), fps=8.0)
-    assert index_files(tmp_path, paths)["b.mp4"].info.num_frames == 5
-    assert checked[2:] == ["b.mp4"]
-    (tmp_path / ".index.json").write_text("[1, 2")
-    assert index_files(tmp_path, paths[:1])["a.mp4"] == first["a.mp4"]
-
-
-def test_what_was_checked_before_a_broken_file_is_kept(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", noise(2, 8, 8), fps=8.0)
-    broken_file("text", tmp_path / "b.mp4")
-    with pytest.raises(MediaError, match=r"b\.mp4"):
-        index_files(tmp_path, ["a.mp4", "b.mp4"])
-    assert "a.mp4" in (tmp_path / ".index.json").read_text()
 
 
 # Grids.

@@ -12,8 +12,10 @@ from torch import Tensor
 import vidcomp
 from vidcomp.config import UserError
 from vidcomp.datasets.base import build
-from vidcomp.pipeline import Pipeline, blank, pasted
-from vidcomp.runs import noted_tokenizer
+from vidcomp.pipeline import Pipeline, blank, pasted, roll_out, sample_clips
+from vidcomp.pipeline.sampling import overlap_frames
+from vidcomp.runs import GeneratorRun, noted_tokenizer
+from vidcomp.seeding import Rng
 from vidcomp.types import Grid, Latents, LatentSpec, video_from_frames
 
 ASKED = {"shape": "circle", "colour": "red", "motion": "right"}
@@ -96,6 +98,51 @@ def test_a_clip_goes_on_from_its_first_frames(pipeline: Pipeline) -> None:
     assert torch.equal(made[:, :, 0], other[:, :, 0])
     free = pipeline.generate([ASKED] * 3)
     assert not torch.equal(made[:, :, 1:], free[:, :, 1:])
+
+
+@pytest.mark.parametrize("num_frames", [3, 5, 6, 12])
+def test_a_rollout_begins_with_the_clip_and_goes_on_to_any_length(
+    maskgit: Path, num_frames: int
+) -> None:
+    pipeline = Pipeline.load(maskgit, device="cpu")
+    clip = pipeline.generate([ASKED] * 2)
+    made = pipeline.generate([ASKED] * 2, num_frames=num_frames)
+    assert made.shape == (2, 3, num_frames, 16, 16)
+    shared = min(num_frames, clip.shape[2])
+    assert torch.equal(made[:, :, :shared], clip[:, :, :shared])
+
+
+def test_a_rollout_goes_on_from_its_own_last_frames(maskgit: Path) -> None:
+    """The second chunk is what the last frames alone lead to."""
+    pipeline = Pipeline.load(maskgit, device="cpu")
+    assert isinstance(pipeline.run, GeneratorRun) and pipeline.generator is not None
+    sampling = pipeline.run.sampling.model_copy(update={"num_frames": 7, "overlap_frames": 3})
+    rng = Rng.make(0, "sample", torch.arange(1))
+    asked = pipeline.condition(pipeline.format.factors.parse([ASKED]))
+    parts = (pipeline.generator, pipeline.tokenizer, asked, pipeline.format.size, sampling)
+    made = roll_out(*parts, rng)
+    last = made[:, :, 2:5]
+    again = sample_clips(*parts, rng.fold("from frame 5"), prefix=last)
+    assert torch.equal(made[:, :, 5:], again[:, :, 3:])
+
+
+@pytest.mark.parametrize("overlap", [2, 4, 5, 9])
+def test_an_overlap_that_is_no_legal_length_is_refused(maskgit: Path, overlap: int) -> None:
+    pipeline = Pipeline.load(maskgit, device="cpu")
+    assert isinstance(pipeline.run, GeneratorRun)
+    sampling = pipeline.run.sampling.model_copy(update={"overlap_frames": overlap})
+    with pytest.raises(UserError, match=f"overlap_frames={overlap} .* legal: 1, 3$"):
+        overlap_frames(sampling, pipeline.tokenizer, pipeline.format.size)
+
+
+def test_a_generator_that_never_continued_a_clip_is_not_rolled_out(maskgit: Path) -> None:
+    pipeline = Pipeline.load(maskgit, device="cpu")
+    assert pipeline.generator is not None
+    generator = pipeline.generator
+    never = generator.config.conditioning.model_copy(update={"prefix": 0.0})
+    generator.config = generator.config.model_copy(update={"conditioning": never})
+    with pytest.raises(UserError, match=r"conditioning.prefix=0.5"):
+        pipeline.generate(ASKED, num_frames=9)
 
 
 @pytest.mark.parametrize(

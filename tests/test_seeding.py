@@ -67,6 +67,21 @@ def test_asking_twice_answers_the_same_and_names_tell_streams_apart() -> None:
     assert len(everything.unique()) > 0.999 * everything.numel()
 
 
+def test_a_batch_shares_a_stream_beside_those_of_its_samples() -> None:
+    alone = streams(count=8)
+    rng = alone.sharing(streams("batch", 8)[torch.arange(8) // 4])
+    assert torch.equal(rng.uniform(5), alone.uniform(5)), "the samples' own are as they were"
+    shared = rng.of_batch().uniform(5)
+    assert torch.equal(shared[:4], shared[:1].expand(4, 5))
+    assert torch.equal(shared[4:], shared[4:5].expand(4, 5))
+    assert not torch.equal(shared[0], shared[4])
+    assert not torch.equal(rng.fold("a").of_batch().uniform(5), shared), "fold reaches both"
+    assert torch.equal(rng.fold("a").of_batch().uniform(5), rng.of_batch().fold("a").uniform(5))
+    rows = torch.tensor([6, 1])
+    assert torch.equal(rng[rows].of_batch().uniform(5), shared[rows])
+    assert torch.equal(alone.of_batch().uniform(5), alone.uniform(5)), "without one, its own"
+
+
 def test_no_global_state_is_read_or_written() -> None:
     before = torch.get_rng_state()
     draws(streams())

@@ -121,7 +121,7 @@ def tool(name: str) -> ModuleType:
 def run_tool(name: str, *argv: object) -> int:
     """The exit status of ``python tools/NAME.py ARGV...``, without a process of its own."""
     module = tool(name)
-    verbs = ("fit",) if name == "probe" else ()
+    verbs = {"probe": ("fit",), "render": ("verify", "preview")}.get(name, ())
     positional = "CONFIG" if name == "train" else "RUN"
     with pytest.raises(SystemExit) as end:
         command(

@@ -3,10 +3,14 @@
 examples:
   python tools/probe.py fit configs/probes/smoke.yaml out=runs/probe
   python tools/probe.py runs/smoke probe=runs/probe
+  python tools/probe.py runs/smoke probe=runs/probe also=[heads,circuits,layers] checkpoints=all
+  python tools/probe.py runs/smoke probe=runs/probe also=[retrieval,frechet,memory] features=own
 
 Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside
 its ceilings: the same judge on real clips and on their reconstructions. The judge must have been
-fitted on the run's dataset, so that the clips of the ceilings are new to it.
+fitted on the run's dataset, so that the clips of the ceilings are new to it. Probes of the
+network's inside are asked by name only, in the last checkpoint or in all; so are those of a feature
+space, whose network is the project's own, FILE.pt (TorchScript), or hf:NAME (transformers).
 """
 
 from vidcomp.cli import command
@@ -16,19 +20,27 @@ def main(verb: str, target: str, overrides: list[str]) -> None:
     import json
     from pathlib import Path
 
-    from vidcomp.config import UserError
-    from vidcomp.evaluation import ProbeFit, fit_probe, probe_run, summary
+    from rich.console import Console
+
+    from vidcomp.evaluation import ProbeFit, Scoring, fit_probe, probe_run, summary
     from vidcomp.runs import out_of
 
     if verb == "fit":
         settings, out = out_of(overrides)
         print(f"judge: {fit_probe(ProbeFit.load(target, settings), out)}")
         return
-    keys = {key: value for key, _, value in (word.partition("=") for word in overrides)}
-    if set(keys) != {"probe"}:
-        raise UserError("scoring takes one key, the judge's folder; example: probe=runs/probe")
-    path = probe_run(Path(target), Path(keys["probe"]))
-    print("\n".join([*summary(json.loads(path.read_text())), f"scores: {path}"]))
+    asked = Scoring.load(None, overrides)
+    path = probe_run(
+        Path(target),
+        Path(asked.probe),
+        also=asked.also,
+        features=asked.features,
+        every_checkpoint=asked.checkpoints == "all",
+    )
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in summary(json.loads(path.read_text())):
+        console.print(line, style="red" if "! " in line else None)
+    print(f"scores: {path}")
 
 
 if __name__ == "__main__":

@@ -81,14 +81,16 @@ class Variant(Settings):
 
 @dataclass(frozen=True)
 class Family:
-    """A package whose modules (but ``base``) are variants, each with a ``Config(Variant)``."""
+    """A package whose modules are variants, each with a ``Config(Variant)``; all but ``base`` and
+    ``base_*``, which they share."""
 
     package: str
 
     def names(self) -> list[str]:
         """Every variant there is, by listing files: adding a variant is adding a file."""
         paths = importlib.import_module(self.package).__path__
-        return sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base")
+        names = [module.name for module in pkgutil.iter_modules(paths)]
+        return sorted(name for name in names if name.partition("_")[0] != "base")
 
     def config(self, raw: Any) -> Any:
         """The checked `Config` for ``"fsq"``, ``{"name": "fsq", ...}`` or a `Config` itself."""

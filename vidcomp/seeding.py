@@ -35,9 +35,13 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 @dataclass(frozen=True)
 class Rng:
-    """One stream of draws for each sample of a batch."""
+    """One stream of draws for each sample of a batch.
+
+    In training there is a second one, `of_batch`, which all samples of a global batch share.
+    """
 
     keys: Int64[Tensor, " b"]
+    batch_keys: Int64[Tensor, " b"] | None = None
 
     @classmethod
     def make(cls, seed: int, purpose: str, index: Int64[Tensor, " b"], *, step: int = 0) -> "Rng":
@@ -46,10 +50,20 @@ class Rng:
 
     def fold(self, purpose: str | int) -> "Rng":
         """An independent stream for each sample, named `purpose`."""
-        return Rng(_mix(self.keys ^ _key(str(purpose))))
+        name = _key(str(purpose))
+        shared = None if self.batch_keys is None else _mix(self.batch_keys ^ name)
+        return Rng(_mix(self.keys ^ name), shared)
+
+    def sharing(self, batch: "Rng") -> "Rng":
+        """The same streams, beside those of `batch` that whole batches share."""
+        return Rng(self.keys, batch.keys)
+
+    def of_batch(self) -> "Rng":
+        """The stream that the samples of a batch share; outside training, each sample's own."""
+        return self if self.batch_keys is None else Rng(self.batch_keys)
 
     def __getitem__(self, rows: "Tensor | slice") -> "Rng":
-        return Rng(self.keys[rows])
+        return Rng(self.keys[rows], None if self.batch_keys is None else self.batch_keys[rows])
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,9 +73,7 @@ class Rng:
         count = math.prod(shape)
         counter = torch.arange(1, count + 1, device=self.keys.device) * _GAMMA
         bits = _mix(self.keys[:, None] + counter)
-        top = _shift(
-            bits, 41
-        )  # 23 bits: with the half they fill a float32, nothing is rounded to 1
+        top = _shift(bits, 41)  # 23 bits: with the half they fill a float32, none is rounded to 1
         return ((top.float() + 0.5) * 2.0**-23).reshape(len(self.keys), *shape)
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
@@ -88,7 +100,7 @@ class Rng:
         return (cdf <= u).sum(-1).clamp_max(probabilities.shape[-1] - 1)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)  # two for each portion of a mixture
 def permutation(seed: int, purpose: str, size: int) -> Int64[Tensor, " n"]:
     """A permutation of ``range(size)``, a pure function. It is remembered: never write to it."""
     keys = Rng.make(seed, purpose, torch.arange(size)).keys

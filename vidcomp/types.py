@@ -144,18 +144,25 @@ class Corrupted:
     target: Latents | Float[Tensor, "b T H W d"]
     predict: Bool[Tensor, "b T H W"]
 
+    def hiding(self, where: Bool[Tensor, "b T H W"]) -> "Corrupted":
+        """The same with more positions hidden, which are to be predicted too."""
+        state = replace(self.state, known=self.state.known & ~where)
+        return replace(self, state=state, predict=self.predict | where)
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What `Objective.read` says should stand at each position: codes, or (noise-free) values.
 
     `confidence` is the log-probability of what was written, None where an objective has no such
-    notion (which forbids the confidence order).
+    notion (which forbids the confidence order). `effective_samples`: where a draw was resampled
+    from weighted candidates, how many equally weighted ones they are worth.
     """
 
     values: Float[Tensor, "b T H W d"] | None = None
     codes: Int64[Tensor, "b T H W q"] | None = None
     confidence: Float[Tensor, "b T H W"] | None = None
+    effective_samples: Float[Tensor, "b T H W"] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,25 @@ import vidcomp.samplers
 from vidcomp.config import UserError
 from vidcomp.samplers.base import SAMPLERS, Denoise
 from vidcomp.samplers.unmask import halton_ranks, reveal
-from vidcomp.schedules import MaskKind, MaskSchedule, RectifiedPath, Schedule
+from vidcomp.schedules import (
+    DiffusionPath,
+    MaskKind,
+    MaskSchedule,
+    NoisePath,
+    RectifiedPath,
+    Schedule,
+)
 from vidcomp.seeding import Rng
 from vidcomp.types import Grid, Latents, Prediction, State
 
 VARIANTS = SAMPLERS.names()
-SCHEDULES: list[Schedule] = [RectifiedPath(), MaskSchedule("cosine"), MaskSchedule("linear")]
+PATHS: list[Schedule] = [
+    RectifiedPath(),
+    DiffusionPath(500),
+    DiffusionPath(1000, "cosine"),
+    DiffusionPath(500, zero_terminal_snr=True),
+]
+SCHEDULES: list[Schedule] = [*PATHS, MaskSchedule("cosine"), MaskSchedule("linear")]
 GRIDS = (Grid(1, 1, 1), Grid(3, 2, 3))
 NUM_CODES = 7
 
@@ -128,11 +141,15 @@ def accepts(name: str, schedule: Schedule) -> bool:
 def cases(name: str) -> list[Case]:
     more: list[dict[str, Any]] = [{}]
     if name == "unmask":
-        more = [{"order": order} for order in ("confidence", "random", "halton")]
+        more = [{"order": order} for order in ("confidence", "random", "halton", None)]
+    if name == "ddim":
+        more = [{}, {"eta": 0.5}]
     made: list[Case] = []
     for schedule in SCHEDULES:
         if accepts(name, schedule):
-            for extra, steps, grid in itertools.product(more, (1, 4, 30), GRIDS):
+            # Masked: fewer steps than positions, and more.
+            numbers = (1, 4, 30) if isinstance(schedule, MaskSchedule) else (1, 5)
+            for extra, steps, grid in itertools.product(more, numbers, GRIDS):
                 settings = {"name": name, "num_steps": steps, **extra}
                 made.append(Case(settings, schedule, grid))
     return made
@@ -352,6 +369,19 @@ def test_confidence_order_needs_a_confidence() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("sure", [True, False])
+def test_without_an_order_confidence_decides_if_there_is_one(sure: bool) -> None:
+    def denoise(state: State, rng: Rng) -> Prediction:
+        made = confident(state, rng)
+        return made if sure else Prediction(codes=made.codes)
+
+    case = unmask_case("confidence" if sure else "random")
+    named = case.run(denoise, case.start(), case.rng("sample"))[-1].latents.codes
+    case.settings["order"] = None
+    unnamed = case.run(denoise, case.start(), case.rng("sample"))[-1].latents.codes
+    assert named is not None and unnamed is not None and torch.equal(named, unnamed)
+
+
 def test_impossible_codes_are_revealed_too_and_last() -> None:
     known = torch.tensor([[True, False, False, False]]).reshape(1, 1, 2, 2)
     priority = torch.tensor([[9.0, -torch.inf, -1.0, -torch.inf]]).reshape(1, 1, 2, 2)
@@ -420,35 +450,99 @@ def test_halton_spreads_its_first_positions(grid: Grid) -> None:
 # Solvers of a path.
 
 
+STRAIGHT = RectifiedPath()
 MEAN, STD = torch.tensor([1.0, -0.5, 0.0]), torch.tensor([0.3, 1.0, 2.5])
 
 
-def gaussian(state: State, rng: Rng) -> Prediction:
-    """E[data | x] where the data are normal; on the straight path alpha = l, sigma = 1 - l."""
-    level = state.level.double()[:, None, None, None, None]
-    variance = (level * STD).square() + (1 - level).square()
-    gain = level * STD.square() / variance
-    return Prediction(values=MEAN + gain * (state.latents.values - level * MEAN))
+def gaussian_on(path: NoisePath) -> Denoise:
+    """E[data | x] where the data are normal."""
+
+    def denoise(state: State, rng: Rng) -> Prediction:
+        alpha, sigma = path.at(state.level.double()[:, None, None, None, None])
+        variance = (alpha * STD).square() + sigma.square()
+        gain = alpha * STD.square() / variance
+        return Prediction(values=MEAN + gain * (state.latents.values - alpha * MEAN))
+
+    return denoise
 
 
-def error_of(name: str, num_steps: int) -> float:
-    """The distance to the exact end of the probability-flow path: mean + std * start."""
-    noise = Rng.make(0, "noise", torch.arange(8)).normal(2, 2, 2, 3).double()
-    start = State(Latents(noise), torch.zeros(8, 2, 2, 2, dtype=torch.bool), torch.zeros(8))
-    sampler = SAMPLERS.config({"name": name, "num_steps": num_steps}).build(RectifiedPath())
-    *_, last = sampler(gaussian, start, Rng.make(0, "sample", torch.arange(8)))
-    return float((last.latents.values - (MEAN + STD * noise)).square().mean().sqrt())
+def sampled(path: NoisePath, clips: int = 8, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Noise, and what a sampler makes of it with the perfect denoiser of normal data."""
+    noise = Rng.make(0, "noise", torch.arange(clips)).normal(2, 2, 2, 3).double()
+    known = torch.zeros(clips, 2, 2, 2, dtype=torch.bool)
+    start = State(Latents(noise), known, torch.zeros(clips))
+    sampler = SAMPLERS.config(settings).build(path)
+    *_, last = sampler(gaussian_on(path), start, Rng.make(0, "sample", torch.arange(clips)))
+    return noise, last.latents.values
+
+
+def error_of(name: str, num_steps: int, path: NoisePath = STRAIGHT) -> float:
+    """The distance to the exact end of the probability-flow path, on which a value keeps its place
+    in the distribution."""
+    noise, made = sampled(path, name=name, num_steps=num_steps)
+    start = path.at(torch.zeros(1).double())
+    spread = ((start.alpha * STD).square() + start.sigma.square()).sqrt()
+    exact = MEAN + STD * (noise - start.alpha * MEAN) / spread
+    return float((made - exact).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("name, order", [("euler", 1), ("ddim", 1), ("heun", 2)])
+def test_order_of_convergence_on_a_curved_path(name: str, order: int, path: NoisePath) -> None:
+    """Heun's is what its last step, an Euler step, leaves of it where the path ends steeply."""
+    coarse, fine = error_of(name, 64, path), error_of(name, 128, path)
+    steep_end = name == "heun" and isinstance(path, DiffusionPath)
+    assert math.log2(coarse / fine) > (1.4 if steep_end else order - 0.2)
+    assert fine < (0.05 if order == 1 else 0.002)
 
 
 @pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2)])
-def test_order_of_convergence_on_a_curved_path(name: str, order: int) -> None:
+def test_order_of_convergence_on_the_straight_path(name: str, order: int) -> None:
     coarse, fine = error_of(name, 64), error_of(name, 128)
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
-    assert fine < 0.05
 
 
-def test_heun_is_closer_than_euler_for_as_many_evaluations() -> None:
-    assert error_of("heun", 16) < 0.5 * error_of("euler", 32)
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+def test_on_the_straight_path_both_are_eulers_method(name: str) -> None:
+    """Written out with the velocity data - noise."""
+    noise, made = sampled(RectifiedPath(), name=name, num_steps=7)
+    x, denoise = noise, gaussian_on(RectifiedPath())
+    for step in range(7):
+        level = torch.full((8,), step / 7)
+        state = State(Latents(x), torch.zeros(8, 2, 2, 2, dtype=torch.bool), level)
+        data = denoise(state, Rng.make(0, "none", torch.arange(8))).values
+        assert data is not None
+        x = x + (data - x) / (1 - step / 7) / 7
+    torch.testing.assert_close(made, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS[:3], ids=str)
+@pytest.mark.parametrize("settings", [{"name": "ancestral"}, {"name": "ddim", "eta": 0.5}], ids=str)
+def test_fresh_noise_leaves_the_distribution_as_it_is(
+    path: NoisePath, settings: dict[str, Any]
+) -> None:
+    noise, made = sampled(path, 300, num_steps=250, **settings)
+    values = made.flatten(0, 3)
+    torch.testing.assert_close(values.mean(0), MEAN.double(), rtol=0, atol=0.15)
+    torch.testing.assert_close(values.std(0), STD.double(), rtol=0.06, atol=0)
+    correlation = torch.corrcoef(torch.stack([noise[..., 1].flatten(), values[:, 1]]))[0, 1]
+    assert correlation < 0.9, "the end is no longer a function of the start"
+
+
+def test_ancestral_is_ddim_with_all_of_the_noise_fresh() -> None:
+    path = DiffusionPath(500)
+    ancestral = sampled(path, name="ancestral", num_steps=10)[1]
+    torch.testing.assert_close(ancestral, sampled(path, name="ddim", num_steps=10, eta=1.0)[1])
+    assert not torch.allclose(ancestral, sampled(path, name="ddim", num_steps=10)[1])
+    with pytest.raises(ValueError, match="eta"):
+        SAMPLERS.config({"name": "ddim", "eta": 1.5})
+    with pytest.raises(ValueError, match=r"unknown key 'eta'"):
+        SAMPLERS.config({"name": "ancestral", "eta": 0.5})
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_heun_is_closer_than_euler_for_as_many_evaluations(path: NoisePath) -> None:
+    assert error_of("heun", 16, path) < 0.5 * error_of("euler", 32, path)
 
 
 @pytest.mark.parametrize("name, evaluations", [("euler", 7), ("heun", 13)])

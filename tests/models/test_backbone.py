@@ -97,3 +97,37 @@ def test_one_dial_fixes_all_and_each_field_overrides_it() -> None:
 def test_heads_without_three_pairs_of_channels_are_refused(width: int, heads: int) -> None:
     with pytest.raises(ValueError, match=f"width {width} and heads {heads} leave .* a head"):
         BackboneConfig(width=width, heads=heads)
+
+
+def with_context(grid: Grid, count: int = 3) -> tuple[Backbone, Tensor, Tensor, Tensor]:
+    hidden, condition = inputs(grid)
+    context = torch.randn(3, count, 24, generator=torch.Generator().manual_seed(1))
+    return trunk("joint"), hidden, condition, context
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_context_is_seen_and_left_out_of_what_comes_back(grid: Grid) -> None:
+    backbone, hidden, condition, context = with_context(grid)
+    made = backbone(hidden, condition, context, layers=(0, 1))
+    assert made.out.shape == hidden.shape
+    assert [x.shape for x in made.layers] == [(3, grid.size, 24)] * 2
+    without = backbone(hidden, condition).out
+    other = backbone(hidden, condition, context.flip(-1)).out
+    for changed in (without, other):
+        assert ((made.out - changed).abs().amax(-1) > 1e-4).all(), "by every position"
+    singly = backbone(hidden[1:2], condition[1:2], context[1:2]).out
+    torch.testing.assert_close(singly, made.out[1:2], rtol=1e-4, atol=1e-5)
+
+
+def test_context_tokens_have_no_order() -> None:
+    backbone, hidden, condition, context = with_context(GRIDS[0])
+    made = backbone(hidden, condition, context).out
+    shuffled = backbone(hidden, condition, context[:, [2, 0, 1]]).out
+    torch.testing.assert_close(shuffled, made, rtol=1e-4, atol=1e-5)
+
+
+def test_no_context_tokens_are_no_context() -> None:
+    backbone, hidden, condition, context = with_context(GRIDS[0], count=0)
+    torch.testing.assert_close(
+        backbone(hidden, condition, context).out, backbone(hidden, condition).out
+    )

@@ -1,6 +1,7 @@
 """The trained judge: it learns, is a pure function of its seed, and refuses what it cannot read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,11 @@ QUICK = factors.Config(width=8, steps=70, batch_size=48)
 def world(chosen: dict[str, tuple[str, ...]], *, num_clips: int, seed: int, **size: int) -> ClipSet:
     dataset = sprites.Config(factors=chosen, num_clips=num_clips, seed=seed, **size).build()
     drawn = dataset.clips(torch.arange(num_clips))
-    return ClipSet(video_from_frames(drawn.frames), drawn.classes)
+    return ClipSet(video_from_frames(drawn.frames), drawn.classes, drawn.values)
+
+
+def some(clips: ClipSet, rows: torch.Tensor) -> ClipSet:
+    return ClipSet(clips.video[rows], clips.classes[rows], clips.values[rows])
 
 
 def quick(chosen: dict[str, tuple[str, ...]], *, seed: int = 0, **size: int) -> factors.Judge:
@@ -37,7 +42,7 @@ def fitted() -> factors.Judge:
     """A judge of shape, colour and motion, fitted on small clips and a soft copy of them."""
     judge = QUICK.build(choose(DEMO))
     real = world(DEMO, num_clips=160, seed=1, num_frames=5)
-    soft = ClipSet(real.video.mean(2, keepdim=True).lerp(real.video, 0.9), real.classes)
+    soft = replace(real, video=real.video.mean(2, keepdim=True).lerp(real.video, 0.9))
     judge.fit({"real": real, "soft": soft}, seed=0)
     return judge
 
@@ -145,13 +150,13 @@ def test_is_fitted_on_all_combinations_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="'rec' lacks 1 of 8 combinations, such as 'triangle blue up'"
     ):
-        judge.fit({"real": clips, "rec": ClipSet(clips.video[seen], clips.classes[seen])}, seed=0)
+        judge.fit({"real": clips, "rec": some(clips, seen)}, seed=0)
     with pytest.raises(UserError, match="not fitted"):
         judge.read(clips.video)
     with pytest.raises(UserError, match="not fitted"):
         judge.save(tmp_path / "probe")
     with pytest.raises(UserError, match="one frame"):
-        judge.fit({"real": ClipSet(clips.video[:, :, :1], clips.classes)}, seed=0)
+        judge.fit({"real": replace(clips, video=clips.video[:, :, :1])}, seed=0)
     with pytest.raises(UserError, match="at least one set"):
         judge.fit({}, seed=0)
 
@@ -175,7 +180,5 @@ def test_an_ablation_may_lack_combinations() -> None:
     clips = world(DEMO, num_clips=32, seed=0, num_frames=2)
     seen = clips.classes.sum(1) < 3
     judge = factors.Config(steps=2, width=4).build(choose(DEMO))
-    judge.fit(
-        {"real": ClipSet(clips.video[seen], clips.classes[seen])}, seed=0, combinations="seen"
-    )
+    judge.fit({"real": some(clips, seen)}, seed=0, combinations="seen")
     assert judge.read(clips.video).shape == (32, 2, 3)

@@ -1,6 +1,7 @@
 """Fidelity: closed forms, and SSIM against the definition written as loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,8 +93,9 @@ def test_flicker_sees_change_in_time_only() -> None:
 
 def test_findings_are_by_level_and_need_both_sources() -> None:
     split = SplitConfig(rule="explicit", train=({"colour": "red"},)).build(FACTORS)
-    real = ClipSet(clips(batch=4), torch.tensor([[0], [1], [0], [1]]))
-    made = ClipSet(real.video + 0.2 * real.classes[:, :, None, None, None], real.classes)
+    classes = torch.tensor([[0], [1], [0], [1]])
+    real = ClipSet(clips(batch=4), classes, FACTORS.prototypes(classes))
+    made = replace(real, video=real.video + 0.2 * classes[:, :, None, None, None])
     probe = Config().build(FACTORS)
     scores = probe.run(Subject({"real": real, "reconstruction": made}, split)).scores
     assert scores["reconstruction/seen/psnr_db"].value == pytest.approx(100)
@@ -101,6 +103,6 @@ def test_findings_are_by_level_and_need_both_sources() -> None:
     assert scores["reconstruction/level-1/ssim"].n == 2
     with pytest.raises(UserError, match="lacks 'reconstruction'"):
         probe.run(Subject({"real": real}, split))
-    short = ClipSet(made.video[:3], made.classes[:3])
+    short = ClipSet(made.video[:3], made.classes[:3], made.values[:3])
     with pytest.raises(UserError, match="row i"):
         probe.run(Subject({"real": real, "reconstruction": short}, split))

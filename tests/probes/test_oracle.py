@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from vidcomp.config import UserError
 from vidcomp.datasets import sprites
 from vidcomp.probes import oracle
-from vidcomp.probes.base import UNREADABLE, ClipSet
+from vidcomp.probes.base import UNREADABLE, ClipSet, Subject
 from vidcomp.types import video_from_frames
 from vidcomp.world.concepts import SHAPES, choose
 from vidcomp.world.factors import Factor, FactorClass, Factors
+from vidcomp.world.splits import SplitConfig
 
 ALL = {
     "shape": SHAPES,
@@ -23,7 +24,7 @@ BITS = {"shape": ("circle", "square"), "colour": ("red", "blue"), "size": ("larg
 def world(factors: dict[str, tuple[str, ...]], *, num_clips: int, **size: int) -> ClipSet:
     dataset = sprites.Config(factors=factors, num_clips=num_clips, **size).build()
     drawn = dataset.clips(torch.arange(num_clips))
-    return ClipSet(video_from_frames(drawn.frames), drawn.classes)
+    return ClipSet(video_from_frames(drawn.frames), drawn.classes, drawn.values)
 
 
 def test_reads_every_class_of_every_factor() -> None:
@@ -96,3 +97,22 @@ def test_no_motion_is_unreadable_unless_a_class_is_still() -> None:
 def test_refuses_what_it_does_not_know(factor: Factor, message: str) -> None:
     with pytest.raises(UserError, match=message):
         oracle.Config().build(Factors((factor,)))
+
+
+def test_a_world_that_it_misreads_is_refused_and_bad_samples_are_not() -> None:
+    """Backgrounds that vary make it misread some clips: it says so. Samples may be anything."""
+    three = {"shape": ("circle", "triangle"), "colour": ("red", "blue"), "motion": ("right", "up")}
+    split = SplitConfig().build(choose(three))
+    judge = oracle.Config().build(choose(three))
+    fields = {"num_clips": 120, "factors": three}
+    plain, busy = (
+        sprites.Config(**fields, varying=varying).build().clips(torch.arange(120))
+        for varying in ((), ("background",))
+    )
+    real, strange = (
+        ClipSet(video_from_frames(c.frames), c.classes, c.values) for c in (plain, busy)
+    )
+    with pytest.raises(UserError, match=r"only \d\d\.\d% of the frames of real clips right"):
+        judge.run(Subject({"real": strange}, split))
+    found = judge.run(Subject({"real": real, "samples": strange}, split)).scores
+    assert found["real/seen/joint"].value == 1 > found["samples/seen/joint"].value

@@ -20,13 +20,19 @@ from vidcomp.probes.base import (
     proportion,
 )
 from vidcomp.seeding import Rng
-from vidcomp.world.concepts import choose
+from vidcomp.world.concepts import SHAPES, choose
+from vidcomp.world.factors import Factors
 from vidcomp.world.splits import SplitConfig
 
 FACTORS = choose(
     {"shape": ("circle", "square"), "colour": ("red", "blue"), "motion": ("up", "down")}
 )
 CLASSES = FACTORS.combinations().repeat(250, 1)
+
+
+def clips(classes: torch.Tensor) -> ClipSet:
+    """Black clips that are said to show `classes`."""
+    return ClipSet(torch.zeros(len(classes), 3, 2, 8, 8), classes, FACTORS.prototypes(classes))
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 40), (40, 40), (1, 1), (7, 40), (399, 400)])
@@ -91,18 +97,36 @@ def test_rows_by_level_is_a_partition_in_order() -> None:
     split = SplitConfig(
         novel={"shape": ("square",), "colour": ("blue",), "motion": ("down",)}
     ).build(FACTORS)
-    rows = base.rows_by_level(split, CLASSES)
+    rows = base.rows_by_level(split, clips(CLASSES))
     assert list(rows) == ["seen", "level-1", "level-2"]
     assert torch.equal(torch.stack(list(rows.values())).sum(0), torch.ones(len(CLASSES)).long())
-    assert torch.equal(rows["seen"], split.seen(CLASSES))
-    assert list(base.rows_by_level(split, CLASSES[rows["level-2"]])) == ["level-2"]
+    assert torch.equal(rows["seen"], split.seen(CLASSES, clips(CLASSES).values))
+    assert list(base.rows_by_level(split, clips(CLASSES[rows["level-2"]]))) == ["level-2"]
+
+
+@pytest.mark.parametrize("name", ["factors", "oracle"])
+def test_without_factors_there_is_nothing_to_judge(name: str) -> None:
+    with pytest.raises(UserError, match="no factors, so a judge has nothing to read"):
+        base.PROBES.config(name).build(Factors(()))
+
+
+def test_rows_by_level_look_at_the_clips_own_numbers() -> None:
+    sized = choose({"size": ("large", "small")})
+    split = SplitConfig(novel={"size": "x < 0.19"}, max_novel=0).build(sized)
+    values = torch.tensor([0.18, 0.2, 0.28]).reshape(3, 1, 1)
+    classes = torch.tensor([[1], [1], [0]])
+    rows = base.rows_by_level(split, ClipSet(torch.zeros(3, 3, 1, 8, 8), classes, values))
+    assert {level: of_level.tolist() for level, of_level in rows.items()} == {
+        "seen": [False, True, True],
+        "level-1": [True, False, False],
+    }
 
 
 def test_agreement_is_symmetric_by_level_and_unreadable_agrees_with_nothing() -> None:
     novel = {"shape": ("square",), "colour": ("blue",)}
     classes = CLASSES[[0, 1, 2, 7]]  # three seen ones, and a blue square
     subject = Subject(
-        {"real": ClipSet(torch.zeros(4, 3, 2, 8, 8), classes)},
+        {"real": clips(classes)},
         SplitConfig(novel=novel).build(FACTORS),
     )
     verdicts = classes[:, None].repeat(1, 2, 1)
@@ -170,3 +194,47 @@ def test_the_loop_fits_and_is_a_function_of_the_seed() -> None:
     assert one.found() == pytest.approx([3, -1], abs=0.05)
     assert one.found() == same.found() != other.found()
     assert [step for step, _ in told] == list(range(1, 301)) and told[-1][1] < told[0][1]
+
+
+def test_factors_that_fail_independently_multiply() -> None:
+    """The joint accuracy is near the product of the marginals, clip by clip and frame by frame."""
+    draws = Rng.make(0, "errors", torch.arange(len(CLASSES))).bernoulli(0.2, 1, 3)
+    verdicts = torch.where(draws, 1 - CLASSES[:, None], CLASSES[:, None])
+    scores = base.score_verdicts(verdicts, CLASSES, FACTORS)
+    for joint, product in (("joint", "product"), ("frame/0", "frame/0/product")):
+        assert scores[product].value == pytest.approx(0.8**3, abs=0.03)
+        assert scores[product].low < scores[joint].value < scores[product].high
+        assert scores[product].chance == scores[joint].chance and scores[product].n == len(CLASSES)
+
+
+def test_factors_that_fail_together_leave_the_product_below_the_joint_accuracy() -> None:
+    wrong = Rng.make(0, "errors", torch.arange(len(CLASSES))).bernoulli(0.5, 1, 1)
+    verdicts = torch.where(wrong, 1 - CLASSES[:, None], CLASSES[:, None])
+    scores = base.score_verdicts(verdicts, CLASSES, FACTORS)
+    assert scores["joint"].value == pytest.approx(0.5, abs=0.05)
+    assert scores["product"].high < scores["joint"].low
+    other = torch.arange(len(CLASSES)) % 3  # each clip has one factor wrong: none is right jointly
+    verdicts = CLASSES[:, None].repeat(1, 2, 1)
+    verdicts[torch.arange(len(CLASSES)), 1, other] = UNREADABLE
+    scores = base.score_verdicts(verdicts, CLASSES, FACTORS)
+    assert scores["joint"].value == 0 and scores["product"].value == pytest.approx(8 / 27, abs=0.01)
+
+
+def test_each_combination_has_its_score_unless_there_are_too_many() -> None:
+    verdicts = CLASSES[:, None].repeat(1, 2, 1)
+    blue_squares = (CLASSES[:, :2] == 1).all(1)
+    verdicts[blue_squares, 1, 0] = 0
+    scores = base.score_combinations(verdicts, CLASSES, FACTORS)
+    assert len(scores) == 8 and all(score.n == 250 for score in scores.values())
+    for key, score in scores.items():
+        assert score.value == (0 if "square blue" in key else 1) and score.chance == 1 / 8
+    few = base.score_combinations(verdicts[:3], CLASSES[:3], FACTORS)
+    assert list(few) == [f"combination/circle red {m}" for m in ("up", "down")] + [
+        "combination/circle blue up"
+    ]
+    many = choose({"shape": SHAPES, "colour": COLOURS, "motion": ("up", "down", "left")})
+    assert many.num_combinations > 100
+    assert base.score_combinations(verdicts, CLASSES, many) == {}
+
+
+COLOURS = ("red", "blue", "green", "yellow", "magenta", "cyan")

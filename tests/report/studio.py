@@ -139,7 +139,8 @@ class Studio:
         factors, combos = split.factors, split.factors.combinations()
         asked = combos.repeat_interleave(CLIPS_PER_COMBINATION, 0)
         shown = asked.clone()
-        wrong = torch.rand(len(asked), generator=draw) < errors * (split.levels(asked) + 0.2)
+        levels = split.levels(asked, factors.prototypes(asked))
+        wrong = torch.rand(len(asked), generator=draw) < errors * (levels + 0.2)
         column = torch.randint(len(factors), (len(asked),), generator=draw)
         for row in wrong.nonzero()[:, 0].tolist():
             f = int(column[row])

@@ -25,7 +25,7 @@ def report(studio: Studio, runs: list[Path], **changes: Any) -> Path:
     settings: dict[str, Any] = {
         "study": "made up",
         "tokenizers": [],
-        "probe": None,
+        "probes": [],
         "commands": ["make demo"],
         "wall_s": 612.0,
     }
@@ -71,7 +71,8 @@ def test_json_has_the_shape_and_the_scores_of_the_runs(studio: MakeStudio) -> No
     runs = [made.generator("maskgit-s0"), made.generator("flow-s0", objective="flow", jepa=True)]
     record = record_of(report(made, runs))
     ReportRecord.model_validate(record)
-    assert list(record) == ["study", "commit", "device", "versions", "wall_s", "runs", "claims"]
+    shape = "study commit device versions wall_s runs claims tuning left_out"
+    assert list(record) == shape.split()
     assert record["claims"] == [] and record["wall_s"] == 612.0
     first, second = record["runs"]
     assert (first["objective"], first["jepa"], first["tokenizer"]) == ("maskgit", False, "fsq")
@@ -134,6 +135,18 @@ def test_judges_that_differ_by_more_than_chance_are_named_below_the_table(
     assert text.index("Joint accuracy") < found.start() < text.index("What was held out")
 
 
+def test_the_split_is_shown_as_a_picture_and_in_numbers(studio: MakeStudio) -> None:
+    made = studio()
+    page = Reader(report(made, [made.generator("flow-s0")]))
+    said = "of 8 combinations: 4 seen, 3 level-1, 1 level-2"
+    assert said in page.text and "seen/level-1/level-2" in page.text
+    pictures = dict(zip(page.values("img", "alt"), page.values("img", "src"), strict=True))
+    (picture,) = [source for alt, source in pictures.items() if said in alt]
+    svg = base64.b64decode(picture.partition(",")[2]).decode()
+    for colour in ("#1f77b4", "#ff69b4", "#d62728"):
+        assert colour in svg
+
+
 def test_agreement_of_the_judges_is_told_by_level(studio: MakeStudio) -> None:
     made = studio()
     run = made.generator("flow-s0")
@@ -166,14 +179,14 @@ def test_a_scored_run_whose_last_attempt_failed_says_so_beside_its_scores(
 
 def test_the_configs_on_the_page_include_the_judges(studio: MakeStudio) -> None:
     made = studio()
-    page = report(made, [made.generator("flow-s0")], probe=made.probe())
+    page = report(made, [made.generator("flow-s0")], probes=[made.probe()])
     assert "name: judge of this studio" in Reader(page).text
 
 
 def test_the_page_is_balanced_accessible_and_needs_nothing_else(studio: MakeStudio) -> None:
     made = studio()
     runs = [made.generator("a&b-s0", examples=True), made.generator("flow-s0", objective="flow")]
-    page = report(made, runs, tokenizers=[made.tokenizer()], probe=made.probe())
+    page = report(made, runs, tokenizers=[made.tokenizer()], probes=[made.probe()])
     reader = Reader(page)
     addresses = [v for _, name, v in reader.attributes if name in ("src", "href", "poster")]
     outside = [a for a in addresses if not a.startswith("data:")]
@@ -225,7 +238,7 @@ def test_a_run_without_scores_is_named_with_the_reason(studio: MakeStudio, kind:
         "stopped": "stopped at step 40 of 100",
         "failed": "10 steps in a row had a gradient that is not finite",
         "unscored": "trained, but not scored",
-        "absent": "no config at",
+        "absent": "not started",
         "broken": "its records lack 'sample_s'",
         "tokenizer": "a tokenizer's run",
     }
@@ -237,7 +250,7 @@ def test_a_run_without_scores_is_named_with_the_reason(studio: MakeStudio, kind:
 
 def test_a_study_without_any_score_is_still_a_report(studio: MakeStudio) -> None:
     made = studio()
-    page = report(made, [made.generator("maskgit-s0", scored=False)], probe=made.root / "none")
+    page = report(made, [made.generator("maskgit-s0", scored=False)], probes=[made.root / "none"])
     assert "No run has been scored yet" in Reader(page).text
 
 

@@ -133,7 +133,7 @@ class Brightness(base.Probe):
         findings = Findings()
         for source, clips in subject.sets.items():
             light = ((clips.video + 1) / 2).mean((1, 2, 3, 4))
-            for level, rows in rows_by_level(subject.split, clips.classes).items():
+            for level, rows in rows_by_level(subject.split, clips).items():
                 findings.scores[f"{source}/{level}/brightness"] = mean_score(light[rows])
         return findings
 '''

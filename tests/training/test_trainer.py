@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from jaxtyping import Int64
 from safetensors.torch import load_file
 from tiny import TRAIN, generator_run, metrics, tokenizer_run
 from torch import Tensor, nn
 
 from vidcomp.config import UserError
-from vidcomp.datasets.base import build
+from vidcomp.datasets.base import Portion, build
 from vidcomp.runs import (
     TrainConfig,
     checkpoints,
@@ -64,13 +65,13 @@ class Regression(Task[nn.Linear]):
         with torch.no_grad():
             self.model.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
             self.model.bias.zero_()
-        self.num_clips, self.tokens_per_clip = NUM_CLIPS, 1
+        self.portions, self.tokens_per_clip = (Portion(torch.arange(NUM_CLIPS), 1.0, 1),), 1.0
         self.table = Rng.make(1, "table", torch.arange(NUM_CLIPS)).normal(3)
         self.bad, self.batch_size = bad, batch_size
         self.seen: list[int] = []
         self.skipped = 0
 
-    def batch(self, clips: Int64[Tensor, " b"]) -> Rows:
+    def batch(self, clips: Int64[Tensor, " b"], rng: Rng) -> Rows:
         return Rows(clips, self.table[clips])
 
     def forward(self, batch: Rows, rng: Rng) -> Losses:
@@ -82,6 +83,11 @@ class Regression(Task[nn.Linear]):
 
     def after_skipped_step(self) -> None:
         self.skipped += 1
+
+
+def rng_of(items: Tensor, purpose: str = "draw") -> Rng:
+    """What training gives to `Task.batch` for items of its stream."""
+    return Rng.make(3, purpose, items)
 
 
 def run(task: Task[Any], out: Path, hooks: Hooks | None = None, **changed: Any):
@@ -106,7 +112,7 @@ def test_the_loop_is_adamw_on_the_mean_of_the_batch(tmp_path: Path) -> None:
     )
     for step in range(7):
         items = torch.arange(step * 8, step * 8 + 8)
-        batch = plain.batch(stream_indices(3, NUM_CLIPS, step * 8, 8))
+        batch = plain.batch(stream_indices(3, NUM_CLIPS, step * 8, 8), rng_of(items))
         adam.zero_grad()
         plain(batch, Rng.make(3, "train", items)).total().mean().backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
@@ -153,8 +159,9 @@ def test_a_codebook_forgets_the_step_that_was_not_taken() -> None:
     tokenizer = tokenizer_run("vq")
     dataset, _ = build(tokenizer.data)
     skipping, other = (TokenizerTask(tokenizer, dataset, torch.arange(16)).train() for _ in "ab")
-    first, second = (skipping.batch(torch.arange(i, i + 8)) for i in (0, 8))
-    rngs = [Rng.make(0, "train", torch.arange(i, i + 8)) for i in (0, 8)]
+    items = [torch.arange(i, i + 8) for i in (0, 8)]
+    first, second = (skipping.batch(rows, rng_of(rows)) for rows in items)
+    rngs = [rng_of(rows, "train") for rows in items]
     start = {name: b.clone() for name, b in skipping.model.named_buffers()}
 
     skipping(first, rngs[0])
@@ -193,7 +200,7 @@ def test_accumulation_changes_nothing_but_rounding(name: str, fsq: Path, tmp_pat
 
 def test_workers_read_what_the_process_itself_reads(fsq: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
-        job = generator_run(fsq, steps=2, num_workers=workers, cache_gb=0)
+        job = generator_run(fsq, steps=2, num_workers=workers, cache="none")
         train(job, tmp_path / str(workers))
     assert metrics(tmp_path / "0") == metrics(tmp_path / "2")
 
@@ -206,30 +213,11 @@ def test_bf16_trains_beside_full_precision(fsq: Path, tmp_path: Path) -> None:
     assert bf16 != full and bf16 == pytest.approx(full, rel=0.02)
 
 
-@pytest.mark.parametrize("objective", ["maskgit", "flow"])
-def test_cached_latents_are_those_encoded_live(objective: str, fsq: Path) -> None:
-    job = generator_run(fsq, objective)
-    dataset, split = build(job.data)
-    rows = training_rows(job, dataset, split)
-    live = job.model_copy(update={"train": job.train.model_copy(update={"cache_gb": 0.0})})
-    cached_task, live_task = (GeneratorTask(j, dataset, split, rows, fsq) for j in (job, live))
-    clips = torch.tensor([3, 0, 7, 1])
-    cached, read = cached_task.batch(clips), live_task.batch(clips)
-    assert cached_task.cache is not None and live_task.cache is None
-    assert torch.equal(cached.classes, read.classes) and torch.equal(cached.values, read.values)
-    ours, theirs = cached_task._latents(cached), live_task._latents(read)
-    assert ours.codes is not None and theirs.codes is not None
-    assert torch.equal(ours.codes, theirs.codes)
-    torch.testing.assert_close(ours.values, theirs.values)
-    rng = Rng.make(0, "train", torch.arange(4))
-    torch.testing.assert_close(cached_task(cached, rng).total(), live_task(read, rng).total())
-
-
 def test_live_latents_keep_full_precision_within_autocast(fsq: Path) -> None:
-    job = generator_run(fsq, "flow", cache_gb=0)
+    job = generator_run(fsq, "flow", cache="none")
     dataset, split = build(job.data)
     task = GeneratorTask(job, dataset, split, training_rows(job, dataset, split), fsq)
-    batch = task.batch(torch.arange(4))
+    batch = task.batch(torch.arange(4), rng_of(torch.arange(4)))
     with torch.autocast("cpu", torch.bfloat16):
         inside = task._latents(batch)
     assert torch.equal(inside.values, task._latents(batch).values)
@@ -237,15 +225,15 @@ def test_live_latents_keep_full_precision_within_autocast(fsq: Path) -> None:
 
 def test_a_held_out_clip_in_a_batch_is_refused(fsq: Path) -> None:
     """Whatever the table said when the rows were chosen."""
-    job = generator_run(fsq, cache_gb=0)
+    job = generator_run(fsq)
     dataset, split = build(job.data)
-    held_out = (~split.seen(dataset.classes())).nonzero()[:, 0]
+    held_out = (~split.seen(dataset.classes(), dataset.values())).nonzero()[:, 0]
     task = GeneratorTask(job, dataset, split, held_out, fsq)
-    with pytest.raises(UserError, match="held-out combinations"):
-        task.batch(torch.arange(2))
-    cached = generator_run(fsq)
-    with pytest.raises(UserError, match="held-out combinations"):
-        GeneratorTask(cached, dataset, split, held_out, fsq).batch(torch.arange(2))
+    for cached in (False, True):
+        if cached:
+            task.encode_clips(Accelerator(cpu=True))
+        with pytest.raises(UserError, match="held-out combinations"):
+            task.batch(torch.arange(2), rng_of(torch.arange(2)))
 
 
 def test_who_trains_on_what(fsq: Path) -> None:
@@ -256,8 +244,8 @@ def test_who_trains_on_what(fsq: Path) -> None:
     assert not scoring & set(everything.tolist())
     assert set(everything.tolist()) | scoring == set(range(len(dataset)))
     assert set(seen.tolist()) < set(everything.tolist())
-    assert split.seen(dataset.classes()[seen]).all()
-    assert not split.seen(dataset.classes()[everything]).all()
+    assert split.seen(dataset.classes()[seen], dataset.values()[seen]).all()
+    assert not split.seen(dataset.classes()[everything], dataset.values()[everything]).all()
     ablation = tokenizer_run().model_copy(update={"combinations": "seen"})
     assert torch.equal(training_rows(ablation, dataset, split), seen)
 
@@ -343,7 +331,8 @@ def test_a_finished_tokenizer_knows_its_latents(fsq: Path, kl: Path) -> None:
         job = tokenizer_run(folder.name)
         dataset, split = build(job.data)
         task = TokenizerTask(job, dataset, training_rows(job, dataset, split))
-        frames = task.batch(torch.arange(task.num_clips)).frames
+        (portion,) = task.portions
+        frames = task.batch(portion.rows, rng_of(portion.rows)).frames
         flat = tokenizer.encode(video_from_frames(frames)).values.flatten(0, 3)
         torch.testing.assert_close(flat.mean(0), torch.zeros(flat.shape[1]), atol=1e-4, rtol=0)
         std = flat.std(0, correction=0)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from vidcomp.world.concepts import SHAPES
-from vidcomp.world.sprites import BACKGROUND, EXTENT, Scene, render
+from vidcomp.world.shapes import EXTENT, SHAPES, signed_distance
+from vidcomp.world.sprites import Scene, render
+from vidcomp.world.textures import GROUND
 
 R = EXTENT
 ARM, HALF_WIDTH = math.sqrt(EXTENT**2 - 0.4**2), 0.4
@@ -17,6 +18,7 @@ AREAS = {  # in squared radii
     "ring": math.pi * (1 - 0.5**2),
     "cross": 8 * ARM * HALF_WIDTH - 4 * HALF_WIDTH**2,
     "star": 5 * R * 0.6 * math.sin(math.pi / 5),
+    "heart": (1 + math.pi / 4) * 1.29232**2,  # a square of this side and two half discs
 }
 
 
@@ -29,18 +31,19 @@ def scene(
     rgb: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Scene:
     return Scene(
-        centres=torch.tensor([[centre]]),
-        radius=torch.tensor([radius]),
-        angle_rad=torch.tensor([angle_rad]),
-        rgb=torch.tensor([rgb]),
-        shape=torch.tensor([SHAPES.index(shape)]),
+        present=torch.tensor([[True]]),
+        centres=torch.tensor([[[centre]]]),
+        radius=torch.tensor([[radius]]),
+        angle_rad=torch.tensor([[[angle_rad]]]),
+        rgb=torch.tensor([[rgb]]),
+        shape=torch.tensor([[SHAPES.index(shape)]]),
     )
 
 
 def coverage(s: Scene, *, height: int, width: int) -> torch.Tensor:
     """The share of each pixel that is covered, read back from the first channel."""
     red = render(s, height=height, width=width).frames[0, 0, :, :, 0] / 255
-    return (red - BACKGROUND) / (s.rgb[0, 0] - BACKGROUND)
+    return (red - GROUND) / (s.rgb[0, 0, 0] - GROUND)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -92,7 +95,7 @@ def test_mask_and_position_agree(shape: str, height: int, width: int) -> None:
 def test_colours_are_exact_inside_and_outside() -> None:
     out = render(scene("square", rgb=(0.8, 0.2, 0.4)), height=32, width=32)
     assert out.frames[0, 0, 16, 16].tolist() == [204, 51, 102]
-    assert out.frames[0, 0, 0, 0].tolist() == [round(BACKGROUND * 255)] * 3
+    assert out.frames[0, 0, 0, 0].tolist() == [round(GROUND * 255)] * 3
 
 
 def test_angles_turn_clockwise() -> None:
@@ -102,8 +105,31 @@ def test_angles_turn_clockwise() -> None:
 
 
 def test_up_is_up() -> None:
-    """The triangle and the star have a point above their centre: more mass below it than above."""
+    """The triangle and the star have a point above their centre, the heart below it."""
     for shape in ("triangle", "star"):
         rows = coverage(scene(shape), height=65, width=65).amax(1) > 0.5
         top, bottom = torch.nonzero(rows)[[0, -1], 0]
         assert 32 - top > bottom - 32
+    rows = torch.nonzero(coverage(scene("heart"), height=65, width=65).amax(1) > 0.5)
+    assert 32 - rows[0, 0] < rows[-1, 0] - 32
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_centroid_of_a_shape_is_its_centre(shape: str) -> None:
+    line = (torch.arange(600) + 0.5) / 300 - 1
+    x, y = 1.25 * line.expand(600, 600), 1.25 * line[:, None].expand(600, 600)
+    inside = (signed_distance(shape, x, y) < 0).float()
+    for z in (x, y):
+        assert abs(float((z * inside).sum() / inside.sum())) < 2e-3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_distances_are_distances_near_the_outline(shape: str) -> None:
+    """By one unit across the outline they change by one, but at corners: |gradient| = 1."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (2.5 * torch.rand(2, 40_000, generator=g).double() - 1.25).requires_grad_().unbind()
+    d = signed_distance(shape, x, y)
+    steepness = torch.stack(torch.autograd.grad(d.sum(), (x, y))).norm(dim=0)
+    near = d.abs() < 0.05
+    assert near.sum() > 500
+    assert (steepness[near] - 1).abs().quantile(0.98) < 1e-6

@@ -7,8 +7,9 @@ import torch
 
 from vidcomp.config import UserError
 from vidcomp.world.concepts import choose
+from vidcomp.world.manifest import MANIFEST, Manifest
 from vidcomp.world.scenes import combinations_of, draw_values
-from vidcomp.world.table import MANIFEST, TABLE, Manifest, Table
+from vidcomp.world.table import TABLE, Table
 
 
 def a_table() -> Table:
@@ -94,7 +95,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, complaint: str) -> None:
 
 def test_a_table_that_is_not_text_or_not_of_these_factors_is_named(tmp_path: Path) -> None:
     (tmp_path / TABLE).write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="not a CSV file in UTF-8"):
+    with pytest.raises(UserError, match="not a table in UTF-8"):
         Table.load(tmp_path, factors=None)
     (tmp_path / TABLE).write_text("path,shape\na.mp4,squid\n")
     with pytest.raises(UserError, match=r"the shape of a\.mp4 is 'squid'.*legal: ring, star"):

@@ -1,8 +1,11 @@
 """Truth: rows, padding and boxes."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
-from vidcomp.world.truth import Truth
+from vidcomp.world.truth import TIMELESS, Truth, read_truth, write_truth
 
 
 def two_clips() -> Truth:
@@ -17,6 +20,9 @@ def two_clips() -> Truth:
         positions_px=torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)),
         segments=segments,
         contacts=contacts,
+        labelled=torch.tensor([[True, False], [True, True]]),
+        clutter=torch.tensor([[False, True], [False, False]]),
+        attributes=torch.arange(12.0).reshape(2, 2, 3),
     )
 
 
@@ -37,6 +43,9 @@ def test_padding_adds_absent_objects_and_keeps_the_wall_in_the_last_column() -> 
     assert torch.equal(wide.contacts[:, :, :2, 4], truth.contacts[..., 2])
     assert torch.equal(wide.contacts[:, :, :2, :2], truth.contacts[..., :2])
     assert int(wide.contacts.sum()) == int(truth.contacts.sum())
+    for name in TIMELESS:
+        ours, theirs = truth.tensors()[name], wide.tensors()[name]
+        assert torch.equal(theirs[:, :2], ours) and not theirs[:, 2:].any(), name
 
 
 def test_cat_is_the_inverse_of_taking_rows_and_keeps_what_all_know() -> None:
@@ -46,3 +55,28 @@ def test_cat_is_the_inverse_of_taking_rows_and_keeps_what_all_know() -> None:
     without = Truth(truth.present, truth.positions_px)
     assert Truth.cat([truth, without]).segments is None
     assert Truth.cat([truth.padded(3), truth]).present.shape == (4, 3)
+    other_looks = replace(truth, attributes=torch.zeros(2, 2, 1))
+    assert Truth.cat([truth, other_looks]).tensors().keys() == truth.tensors().keys() - {
+        "attributes"
+    }
+
+
+def test_fewer_frames_keep_what_is_true_of_all_of_them(tmp_path: Path) -> None:
+    """And what is read is what was written."""
+    truth = two_clips()
+    twice = {name: torch.cat([x, x], 1) for name, x in truth.tensors().items()}
+    still = {name: x for name, x in truth.tensors().items() if name in TIMELESS}
+    long = Truth(**twice | still)
+    assert long.positions_px.shape[1] == 2
+    for x in (long.first_frames(1), read(long.first_frames(1), tmp_path / "a")):
+        assert x.tensors().keys() == truth.tensors().keys()
+        assert all(torch.equal(x.tensors()[name], y) for name, y in truth.tensors().items())
+
+
+def read(truth: Truth, path: Path) -> Truth:
+    """Through a file for each clip."""
+    parts: list[Truth] = []
+    for row in range(len(truth)):
+        write_truth(path, truth, row)
+        parts.append(read_truth(path))
+    return Truth.cat(parts)

@@ -2,10 +2,11 @@
 pixels.
 
 A variant is one file with a `Config` whose `build` gives a `Dataset`. Reading is by batch: a
-renderer is fast only in batches, and a file reader loops.
+renderer is fast only in batches, and a file reader loops. What renderers share is in `base_drawn`,
+what readers of files share in `base_files`.
 
-Any dataset can be stored in a folder, as lossless mp4 with its truth, and `DataConfig` says what a
-run trains on: a dataset, how it is split, and what to render if its folder has no dataset yet.
+`DataConfig` says what a run trains on: a dataset, how it is split, and what to render if its folder
+has no dataset yet (`vidcomp.storage`).
 """
 
 from abc import ABC, abstractmethod
@@ -14,33 +15,38 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64, UInt8
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from jaxtyping import Float, Int64
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor
-from tqdm import tqdm
 
-from vidcomp.config import Family, RootSettings, Settings, UserError, Variant
-from vidcomp.media import write_video
+from vidcomp.config import Family, RootSettings, Settings, Variant
 from vidcomp.seeding import Rng
 from vidcomp.types import Frames
 from vidcomp.world.factors import Factors
+from vidcomp.world.locations import Locations
 from vidcomp.world.splits import Split, SplitConfig
-from vidcomp.world.table import TABLE, Manifest, Table
-from vidcomp.world.truth import Truth, truth_path, write_truth
+from vidcomp.world.truth import Truth
 
 DATASETS = Family("vidcomp.datasets")
-
-STORE_BATCH = 64
-"""Clips that are drawn at a time while a dataset is stored."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of clips. `classes` are class ids; `values` the continuous values, padded with 0."""
+    """A batch of clips. `classes` are class ids; `values` the continuous values, padded with 0.
+    `locations` are there if a generator can be told where objects are."""
 
     frames: Frames
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
+    locations: Locations | None = None
+
+
+class Portion(NamedTuple):
+    """Clips of one length, from which training draws in proportion to `weight`."""
+
+    rows: Int64[Tensor, " n"]
+    weight: float
+    num_frames: int
 
 
 class Config(Variant, ABC):
@@ -67,12 +73,25 @@ class Dataset(ABC):
         """Class ids of every clip, without decoding or rendering any."""
 
     @abstractmethod
+    def values(self) -> Float[Tensor, "n f v"]:
+        """The continuous values of every clip, padded with 0; as cheap as `classes`."""
+
+    @abstractmethod
     def clips(self, indices: Int64[Tensor, " b"]) -> Clips:
         """The clips with these indices, on the CPU."""
 
     def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
         """What is true of these clips, if it is known. Apart from `clips`: no training needs it."""
         self.check_indices(indices)
+        return None
+
+    def clips_and_truth(self, indices: Int64[Tensor, " b"]) -> tuple[Clips, Truth | None]:
+        """Both at once: what draws its clips need not draw them twice."""
+        return self.clips(indices), self.truth(indices)
+
+    def at_prototypes(self) -> "Dataset | None":
+        """The same clips, but with the prototype of each class as its value; None if they cannot be
+        drawn, or have it already."""
         return None
 
     is_random = False
@@ -86,6 +105,22 @@ class Dataset(ABC):
         """An id for each clip, shared by clips that are cut from one file: those overlap, so what
         is kept for scoring is chosen by group."""
         return torch.arange(len(self))
+
+    def portions(self) -> tuple[Portion, ...]:
+        """What training draws from: all clips alike, except in a mixture. There `num_frames` is the
+        longest length, and one call of `clips` asks for clips of one length."""
+        return (Portion(torch.arange(len(self)), 1.0, self.num_frames),)
+
+    def longest(self) -> Int64[Tensor, " n"]:
+        """The clips of `num_frames` frames: what is measured, scored or sampled is of one
+        length."""
+        rows = [part.rows for part in self.portions() if part.num_frames == self.num_frames]
+        return torch.cat(rows).sort().values
+
+    @property
+    def decoders(self) -> dict[str, int]:
+        """How many clips are read by which video decoder; recorded by every run."""
+        return {}
 
     def check_indices(self, indices: Int64[Tensor, " b"]) -> None:
         """Raise IndexError unless all `indices` are in [0, len)."""
@@ -120,12 +155,19 @@ class DataConfig(Settings):
         path = getattr(self.dataset, "path", None)
         return path if isinstance(path, Path) else None
 
+    @property
+    def drawn(self) -> Config | None:
+        """What can be stored: `render`, or the dataset itself if it lies in no folder."""
+        return self.dataset if self.folder is None else self.render
+
 
 class DataRoot(RootSettings):
-    """The root of the YAMLs in ``configs/data``. `out` overrides the folder of the dataset."""
+    """The root of the YAMLs in ``configs/data``. `out` overrides the folder of the dataset,
+    `workers` the number of processes that render it."""
 
     data: DataConfig
     out: Path | None = None
+    workers: int | None = Field(default=None, ge=1)
 
 
 class Data(NamedTuple):
@@ -133,63 +175,8 @@ class Data(NamedTuple):
     split: Split
 
 
-def prepare(config: DataConfig) -> None:
-    """Render what is missing. In a run of several processes, one calls this and the others wait."""
-    if config.render is not None and config.folder is not None:
-        store(config.render.build(), config.folder)
-
-
 def build(config: DataConfig) -> Data:
-    """The dataset and its split, from what is there: `prepare` renders what is not."""
+    """The dataset and its split, from what is there: `vidcomp.storage.prepare`
+    renders what is not."""
     dataset = config.dataset.build()
     return Data(dataset, config.split.build(dataset.factors))
-
-
-def store(dataset: Dataset, folder: Path) -> None:
-    """Write every clip losslessly, with its truth beside it, and the table.
-
-    Clip 12 is ``clips/000012.mp4`` and its truth file. Clips that are there already are kept, since
-    the same index is the same clip: after an interruption, the same call goes on. A finished
-    dataset is left alone, and another dataset in that folder is an error.
-    """
-    manifest = Manifest(
-        num_clips=len(dataset),
-        num_frames=dataset.num_frames,
-        height=dataset.height,
-        width=dataset.width,
-        fps=dataset.fps,
-        fingerprint=dataset.fingerprint,
-        factors=dataset.factors,
-    )
-    found = Manifest.load(folder)
-    if found is None and (folder / TABLE).exists():
-        raise UserError(f"{folder} holds clips that were not rendered; choose another folder")
-    if found is not None and found.fingerprint != manifest.fingerprint:
-        raise UserError(
-            f"{folder} holds another dataset: {found.num_clips} clips ({found.fingerprint}), not "
-            f"{len(dataset)} ({manifest.fingerprint}); choose another folder, or remove that one"
-        )
-    if (folder / TABLE).exists():
-        return
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
-    manifest.save(folder)
-    paths = [f"clips/{i:06d}.mp4" for i in range(len(dataset))]
-    values: list[Tensor] = []
-    with tqdm(total=len(dataset), desc=f"render {folder}", unit="clip", disable=None) as progress:
-        for indices in torch.arange(len(dataset)).split(STORE_BATCH):
-            clips, truth = dataset.clips(indices), dataset.truth(indices)
-            values.append(clips.values)
-            for row, i in enumerate(indices.tolist()):
-                _store_clip(clips.frames[row], truth, row, folder / paths[i], dataset.fps)
-                progress.update()
-    Table(dataset.factors, tuple(paths), dataset.classes(), torch.cat(values)).save(folder)
-
-
-def _store_clip(
-    frames: UInt8[Tensor, "t h w 3"], truth: Truth | None, row: int, path: Path, fps: float
-) -> None:
-    if path.exists():
-        return
-    if truth is not None:  # first, so that a clip that is there has its truth
-        write_truth(truth_path(path), truth, row)
-    write_video(path, frames, fps=fps)

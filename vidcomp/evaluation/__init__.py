@@ -3,10 +3,11 @@ ceilings."""
 
 from vidcomp.evaluation.judge import ProbeFit, fit_probe
 from vidcomp.evaluation.samples import sample_run, write_samples
-from vidcomp.evaluation.scores import judge_digest, probe_run, summary
+from vidcomp.evaluation.scores import Scoring, judge_digest, probe_run, summary
 
 __all__ = [
     "ProbeFit",
+    "Scoring",
     "fit_probe",
     "judge_digest",
     "probe_run",

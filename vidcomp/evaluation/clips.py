@@ -1,10 +1,13 @@
 """Real clips and their reconstructions, as probes look at them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from vidcomp.datasets.base import Dataset
 from vidcomp.pipeline import reconstruct
@@ -27,13 +30,25 @@ def clip_set(
 
     With `seen_of`, only clips of the combinations that this split has as seen.
     """
-    rows = rows_for(purpose, dataset)
-    if seen_of is not None:
-        rows = rows[seen_of.seen(dataset.classes()[rows])]
-    rows = rows[:max_clips]
+    rows = clip_rows(dataset, purpose, seen_of=seen_of)[:max_clips]
     parts = [dataset.clips(chunk) for chunk in rows.split(_CLIPS_AT_A_TIME)]
     video = torch.cat([video_from_frames(part.frames) for part in parts])
-    return ClipSet(video, torch.cat([part.classes for part in parts]))
+    classes, values = (torch.cat([p.classes for p in parts]), torch.cat([p.values for p in parts]))
+    return ClipSet(video, classes, values)
+
+
+def clip_rows(
+    dataset: Dataset,
+    purpose: Literal["training", "scoring"],
+    *,
+    seen_of: Split | None = None,
+) -> Int64[Tensor, " n"]:
+    """Which clips those of `clip_set` are, if there is no limit to their number."""
+    rows = rows_for(purpose, dataset)
+    rows = rows[torch.isin(rows, dataset.longest())]
+    if seen_of is not None:
+        rows = rows[seen_of.seen(dataset.classes()[rows], dataset.values()[rows])]
+    return rows
 
 
 def with_reconstructions(real: ClipSet, tokenizers: Sequence[str]) -> dict[str, ClipSet]:
@@ -41,5 +56,5 @@ def with_reconstructions(real: ClipSet, tokenizers: Sequence[str]) -> dict[str, 
     sets = {"real": real}
     for folder in tokenizers:
         video = reconstruct(load_tokenizer(Path(folder)), real.video)
-        sets[f"reconstruction by {Path(folder).name}"] = ClipSet(video, real.classes)
+        sets[f"reconstruction by {Path(folder).name}"] = replace(real, video=video)
     return sets

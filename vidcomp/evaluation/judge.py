@@ -12,10 +12,11 @@ from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
 from tqdm import tqdm
 
 from vidcomp.config import RootSettings, UserError
-from vidcomp.datasets.base import DataConfig, build, prepare
+from vidcomp.datasets.base import DataConfig, build
 from vidcomp.evaluation.clips import clip_set, with_reconstructions
 from vidcomp.probes import base as probes
 from vidcomp.runs import environment, weights_digest, write_json
+from vidcomp.storage import prepare
 
 _CHECKED_CLIPS = 400
 """Clips on which a fitted judge's own accuracy is measured, at most."""

@@ -18,13 +18,15 @@ from torch import Tensor
 from vidcomp.config import UserError
 from vidcomp.datasets.folder import Config as FolderConfig
 from vidcomp.media import Cell, grid, write_video
-from vidcomp.pipeline import ClipFormat, Pipeline, sample_clips
-from vidcomp.probes.base import ClipSet
+from vidcomp.models.conditioning import Condition
+from vidcomp.pipeline import ClipFormat, Pipeline, roll_out
+from vidcomp.probes.base import ClipSet, rows_by_level
 from vidcomp.runs import GeneratorRun, SamplingConfig, weights_digest, write_json
 from vidcomp.seeding import Rng
-from vidcomp.types import Video, frames_from_video, video_from_frames
+from vidcomp.types import Prediction, State, frames_from_video, video_from_frames
+from vidcomp.world.manifest import Manifest
 from vidcomp.world.splits import Split
-from vidcomp.world.table import Manifest, Table
+from vidcomp.world.table import Table
 
 _GRID_COLUMNS = 16
 _GRID_ROWS = 4
@@ -61,25 +63,29 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     assert pipeline.generator is not None
     split = pipeline.split
     num_clips = sampling.clips_per_level
-    classes = torch.cat([split.requests(level, num_clips) for level in split.level_names])
+    requests = [split.requests(level, num_clips) for level in split.level_names]
+    classes, values = (torch.cat(parts) for parts in zip(*requests, strict=True))
+    effective: list[float] = []
     began = time.perf_counter()
-    video = sample_clips(
+    video = roll_out(
         pipeline.generator,
         pipeline.tokenizer,
-        pipeline.condition(classes),
+        Condition.of(classes, values),
         pipeline.format.size,
         sampling,
         Rng.make(sampling.seed, "sample", torch.arange(len(classes))),
         progress=f"sample {folder.name}",
+        watch=lambda state, made: effective.extend(_effective_samples(state, made)),
     )
     record["sample_s"] = time.perf_counter() - began
+    if effective:  # of the candidates behind each guided draw of a mixture (givt)
+        record["effective_samples"] = sum(effective) / len(effective)
 
     partial = folder / ".partial-samples"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_samples(
-            partial, video, classes, pipeline.format, split, fingerprint=record["weights"]
-        )
+        samples = ClipSet(video, classes, values)
+        write_samples(partial, samples, pipeline.format, split, fingerprint=record["weights"])
         write_json(partial / "sampling.json", record)
         shutil.rmtree(previous, ignore_errors=True)
         if out.exists():
@@ -91,10 +97,16 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     return out
 
 
+def _effective_samples(state: State, made: Prediction) -> list[float]:
+    """The mean over what was still hidden, if draws were resampled from weighted candidates."""
+    if made.effective_samples is None:
+        return []
+    return [float(made.effective_samples[~state.known].mean())]
+
+
 def write_samples(
     out: Path,
-    video: Video,
-    classes: Int64[Tensor, "b f"],
+    samples: ClipSet,
     clips: ClipFormat,
     split: Split,
     *,
@@ -102,23 +114,29 @@ def write_samples(
 ) -> None:
     """Lossless clips with their table, and ``grid.mp4``: a column for each combination, or for
     some of every level if there are many."""
-    factors, frames = clips.factors, frames_from_video(video)
+    factors, frames = clips.factors, frames_from_video(samples.video)
     paths = [f"clips/{i:06d}.mp4" for i in range(len(frames))]
     (out / "clips").mkdir(parents=True, exist_ok=True)
     for path, clip in zip(paths, frames, strict=True):
         write_video(out / path, clip, fps=clips.fps)
-    size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
     manifest = Manifest(
-        num_clips=len(frames), **size, fps=clips.fps, fingerprint=fingerprint, factors=factors
+        num_clips=len(frames),
+        num_frames=frames.shape[1],
+        height=clips.height,
+        width=clips.width,
+        fps=clips.fps,
+        fingerprint=fingerprint,
+        factors=factors,
     )
     manifest.save(out)
-    Table(factors, tuple(paths), classes, factors.prototypes(classes)).save(out)
+    Table(factors, tuple(paths), samples.classes, samples.values).save(out)
 
     shown = grid_combinations(split, _GRID_COLUMNS)
+    rows_of = rows_by_level(split, samples)
     columns: list[list[Cell | None]] = []
-    for _, combination in shown:
-        of_combination = frames[(classes == combination).all(1)][:_GRID_ROWS]
-        cells = [Cell(clip) for clip in of_combination]
+    for level, combination in shown:
+        rows = rows_of[level] & (samples.classes == combination).all(1)
+        cells = [Cell(clip) for clip in frames[rows][:_GRID_ROWS]]
         columns.append([*cells, *[None] * (_GRID_ROWS - len(cells))])
     labels = [f"{level}: {factors.describe(combination)}" for level, combination in shown]
     picture = grid(list(zip(*columns, strict=True)), column_labels=labels)
@@ -144,4 +162,4 @@ def read_samples(folder: Path) -> ClipSet:
     frames = torch.cat(
         [dataset.clips(rows).frames for rows in torch.arange(len(dataset)).split(64)]
     )
-    return ClipSet(video_from_frames(frames), dataset.classes())
+    return ClipSet(video_from_frames(frames), dataset.classes(), dataset.values())

@@ -1,38 +1,48 @@
 """Scoring a run: what stands behind ``tools/probe.py RUN``.
 
-The fitted judge scores, and every probe that needs no fitting is asked as well. Scores always come
-with their ceilings, the same probes on real clips and on their reconstructions, on clips that
-nothing was trained on.
+The fitted judge scores, and every probe that needs no fitting is asked as well; those of a
+network's inside and those of a feature space only by name. Scores always come with their ceilings,
+the same probes on real clips, on their reconstructions and, where clips can be drawn, on real clips
+of the prototypes that samples are asked for; all on clips that nothing was trained on.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 from torch.nn import functional as F
 
-from vidcomp.config import UserError
-from vidcomp.datasets.base import build, prepare
+from vidcomp.config import RootSettings, UserError
+from vidcomp.datasets.base import build
 from vidcomp.evaluation.clips import clip_set
+from vidcomp.evaluation.extractors import OWN
+from vidcomp.evaluation.features import Look, compare_in_space
+from vidcomp.evaluation.model_access import look_inside
 from vidcomp.evaluation.samples import generator_of, read_samples, sample_run
 from vidcomp.media import write_bytes
 from vidcomp.pipeline import reconstruct
+from vidcomp.probes import base_features, base_network
 from vidcomp.probes.base import (
     PROBES,
     UNREADABLE,
-    ClipSet,
     Findings,
     Score,
     Subject,
     TrainedJudge,
     agreement,
 )
+from vidcomp.probes.base_features import FeatureProbe
+from vidcomp.probes.base_network import NetworkProbe
 from vidcomp.runs import environment, load_judge, read_environment, write_json
+from vidcomp.storage import prepare
 from vidcomp.types import frames_from_video
 
 _EXAMPLES = 4
@@ -42,10 +52,52 @@ _MAX_REAL_CLIPS = 2000
 """Real clips behind a ceiling, at most."""
 
 
-def probe_run(folder: Path, judge_folder: Path) -> Path:
+_MAX_PROTOTYPES = 400
+"""Real clips of the prototypes' values, at most."""
+
+ByName = base_network.Config | base_features.Config
+"""Settings of a probe that is asked by name only."""
+
+
+def _by_name(raw: Any) -> Any:
+    config = PROBES.config(raw)
+    if not isinstance(config, ByName):
+        configs = [PROBES.config(name) for name in PROBES.names()]
+        legal = [c.name for c in configs if isinstance(c, ByName)]
+        raise ValueError(f"{config.name} is not asked by name; legal: {', '.join(legal)}")
+    return config
+
+
+class Scoring(RootSettings):
+    """What scoring a run is told. `probe`: the judge's folder. `also`: probes of the network's
+    inside or of a feature space, by name or with settings; `checkpoints`: in which of those that
+    are left the former look; `features`: the space of the latter (`evaluation.extractors`)."""
+
+    probe: str
+    also: tuple[Annotated[SerializeAsAny[ByName], BeforeValidator(_by_name)], ...] = ()
+    features: str = OWN
+    checkpoints: Literal["last", "all"] = "last"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_a_judge(cls, raw: Any) -> Any:
+        if "probe" not in raw:
+            raise ValueError("scoring takes the judge's folder; example: probe=runs/probe")
+        return raw
+
+
+def probe_run(
+    folder: Path,
+    judge_folder: Path,
+    *,
+    also: Sequence[ByName] = (),
+    features: str = OWN,
+    every_checkpoint: bool = False,
+) -> Path:
     """Score a run's samples, real clips and their reconstructions; write ``RUN/scores.json``.
 
-    Also ``RUN/examples.npz``: a few clips of each combination and source, with the verdicts.
+    Also ``RUN/examples.npz``: a few clips of each combination and source, with the verdicts; and
+    ``RUN/tables.npz``: what probes found that is no score, as ``retrieval/samples/confusion``.
     """
     pipeline, run = generator_of(folder)
     prepare(run.data)
@@ -63,21 +115,38 @@ def probe_run(folder: Path, judge_folder: Path) -> Path:
         )
     samples = sample_run(folder)
     real = clip_set(dataset, "scoring", _MAX_REAL_CLIPS)
-    reconstruction = ClipSet(reconstruct(pipeline.tokenizer, real.video), real.classes)
-    sets = {"real": real, "reconstruction": reconstruction, "samples": read_samples(samples)}
+    reconstruction = replace(real, video=reconstruct(pipeline.tokenizer, real.video))
+    sets = {"real": real, "reconstruction": reconstruction}
+    prototypes = (run.data.render or run.data.dataset).build().at_prototypes()
+    if prototypes is not None:
+        sets["prototype"] = clip_set(prototypes, "scoring", _MAX_PROTOTYPES)
+    sets["samples"] = read_samples(samples)
     subject = Subject(sets, split)
 
     judged = judge.run(subject)
-    found = {_probe_name(judge): judged, **ask_others(subject, folder)}
+    inside = [config for config in also if isinstance(config, base_network.Config)]
+    outside = [config for config in also if isinstance(config, base_features.Config)]
+    weights = read_environment(folder)["tokenizer"]["digest"]
+    look = Look(weights, partial(reconstruct, pipeline.tokenizer))
+    in_space = compare_in_space(features, dataset, subject, outside, look)
+    found = {
+        _probe_name(judge): judged,
+        **ask_others(subject, folder),
+        **look_inside(pipeline, folder, subject, inside, every_checkpoint=every_checkpoint),
+        **in_space.findings,
+    }
     scores = {name: _plain(findings.scores) for name, findings in found.items()}
     if "oracle" in found:
         scores["agreement"] = _plain(agreement(judged, found["oracle"], subject))
     save_examples(folder / "examples.npz", subject, judged)
+    tables = {f"{n}/{key}": t for n, f in found.items() for key, t in f.tables.items()}
+    _save_arrays(folder / "tables.npz", tables)
     record = {
         "judge": _probe_name(judge),
         "judge_folder": str(judge_folder),
         "judge_weights": judge_digest(judge_folder),
         "scores": scores,
+        "features": in_space.about,
         **json.loads((samples / "sampling.json").read_text()),
         "environment": environment(),
     }
@@ -104,7 +173,7 @@ def ask_others(subject: Subject, folder: Path) -> dict[str, Findings]:
     for name in PROBES.names():
         try:
             probe = PROBES.config(name).build(subject.split.factors)
-            if not isinstance(probe, TrainedJudge):
+            if not isinstance(probe, (TrainedJudge, NetworkProbe, FeatureProbe)):
                 found[name] = probe.run(subject)
         except UserError as error:
             print(f"{folder}: probe {name} was not asked: {error}")
@@ -112,26 +181,30 @@ def ask_others(subject: Subject, folder: Path) -> dict[str, Findings]:
 
 
 def save_examples(path: Path, subject: Subject, judged: Findings) -> None:
-    """A few clips of each combination: ``<source>`` (combination, clip, t h w 3) and
-    ``<source>_verdicts``. Where a combination has fewer clips, black ones stand, unreadable."""
+    """A few clips of each combination, ``<source>`` (combination, clip, t h w 3) and
+    ``<source>_verdicts``, in the order of `Split.occurrences`: of each level that it can have.
+    Where a combination has fewer clips, black ones stand, unreadable."""
     arrays: dict[str, Any] = {}
+    occurrences = subject.split.occurrences
     for source, clips in subject.sets.items():
         frames = F.pad(frames_from_video(clips.video), (0,) * 9 + (1,))
         verdicts = judged.arrays[f"{source}/verdicts"]
         verdicts = F.pad(verdicts, (0,) * 5 + (1,), value=UNREADABLE)
-        combinations = subject.split.factors.combinations()
-        rows = [(clips.classes == c).all(1).nonzero()[:_EXAMPLES, 0] for c in combinations]
+        levels = subject.split.levels(clips.classes, clips.values)
+        rows = [
+            ((clips.classes == c).all(1) & (levels == level)).nonzero()[:_EXAMPLES, 0]
+            for c, level in zip(occurrences.classes, occurrences.levels, strict=True)
+        ]
         nothing = len(clips.video)
         chosen = torch.stack([F.pad(r, (0, _EXAMPLES - len(r)), value=nothing) for r in rows])
         arrays[source] = frames[chosen]
         arrays[f"{source}_verdicts"] = verdicts[chosen]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: array.numpy() for name, array in arrays.items()})
-    write_bytes(path, buffer.getvalue())
+    _save_arrays(path, arrays)
 
 
 def summary(scores: Mapping[str, Any]) -> list[str]:
-    """A line for each source and level: joint accuracy of the judge, with its interval."""
+    """A line for each source and level: joint accuracy of the judge, with its interval. And one for
+    each distance, with what it depends on; ``!`` stands before why it should not be believed."""
     lines: list[str] = []
     for key, score in scores["scores"][scores["judge"]].items():
         place, _, kind = key.rpartition("/")
@@ -140,7 +213,20 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
                 f"{place:24s} {score['value']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]  "
                 f"n={score['n']}, chance {score['chance']:.1%}"
             )
+    for key, score in scores["scores"].get("frechet", {}).items():
+        about = scores["features"]
+        lines.append(
+            f"{key:32s} {score['value']:8.3g}  [{score['low']:.3g}, {score['high']:.3g}]  "
+            f"n={score['n']} clips of {about['clips']}, by {about['extractor']}"
+            + (f"  ! {score['flag']}" if score["flag"] else "")
+        )
     return lines
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: array.numpy() for name, array in arrays.items()})  # pyright: ignore
+    write_bytes(path, buffer.getvalue())
 
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:

@@ -34,16 +34,17 @@ class Cell:
 
 
 def grid(
-    rows: Sequence[Sequence[Cell | None]], *, column_labels: Sequence[str] = ()
+    rows: Sequence[Sequence[Cell | None]], *, column_labels: Sequence[str] = (), scale: int = SCALE
 ) -> UInt8[Tensor, "t H W 3"]:
-    """The clips of `rows`, `None` for an empty place, with labels on top, long ones wrapped."""
+    """The clips of `rows`, `None` for an empty place, enlarged `scale` times, with labels on top,
+    long ones wrapped."""
     cells = [cell for row in rows for cell in row if cell is not None]
     sizes = {tuple(cell.frames.shape[1:]) for cell in cells}
     if len(sizes) != 1:
         raise UserError(
             f"a grid takes one or more clips of one size, got {sorted(sizes) or 'none'}"
         )
-    height, width = (int(side) * SCALE for side in cells[0].frames.shape[1:3])
+    height, width = (int(side) * scale for side in cells[0].frames.shape[1:3])
     pitch_y, pitch_x = height + GAP_PX, width + GAP_PX
     font = ImageFont.load_default(FONT_PX)
     headings = [_wrap(label, width, font) for label in column_labels]
@@ -67,7 +68,7 @@ def grid(
                 continue
             x, y = GAP_PX + c * pitch_x, top + r * pitch_y
             held = torch.arange(num_frames).clamp_max(len(cell.frames) - 1)
-            large = cell.frames.cpu()[held].repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
+            large = cell.frames.cpu()[held].repeat_interleave(scale, 1).repeat_interleave(scale, 2)
             video[:, y : y + height, x : x + width] = large
     return video
 

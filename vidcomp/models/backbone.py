@@ -1,7 +1,7 @@
 """The trunk that every objective shares: a spatiotemporal transformer on the latent grid.
 
 It knows nothing of masks, noise or codes: hidden vectors in, hidden vectors out, modulated by one
-condition vector a clip.
+condition vector a clip, and attending to context tokens if there are any.
 
 Positions enter twice, both times as the sines and cosines of the same angles, so any grid can be
 asked for: attention is rotary in time, height and width, and a linear map of them is added to the
@@ -93,20 +93,29 @@ class Backbone(nn.Module):
         self,
         hidden: Float[Tensor, "b T H W c"],
         condition: Float[Tensor, "b c"],
+        context: Float[Tensor, "b m c"] | None = None,
         *,
         layers: Sequence[int] = (),
     ) -> Hidden:
-        """`layers`: 0-indexed blocks whose output to return as well, in the order of depth."""
+        """`layers`: 0-indexed blocks whose output to return as well, in the order of depth.
+
+        `context` tokens stand before the clip, all at the place of its first position, and are
+        left out of the output. They need joint attention.
+        """
         grid = Grid(*hidden.shape[1:4])
         turns = self.rotary.turns(grid, hidden.device)
         condition = F.silu(condition)
         x = rearrange(hidden, "b T H W c -> b (T H W) c")
         x = x + self.place(torch.view_as_real(turns).flatten(1))  # n (pairs 2) -> n c
+        num_context = 0 if context is None else context.shape[1]
+        if context is not None:
+            x = torch.cat([context.to(x.dtype), x], dim=1)
+            turns = torch.cat([torch.ones_like(turns[:1]).expand(num_context, -1), turns])
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x, condition, turns, grid)
             if i in layers:
-                kept.append(x)
+                kept.append(x[:, num_context:])
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)
-        x = modulate(x, shift, scale)
+        x = modulate(x[:, num_context:], shift, scale)
         return Hidden(rearrange(x, "b (T H W) c -> b T H W c", T=grid.t, H=grid.h), tuple(kept))

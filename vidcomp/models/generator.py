@@ -7,21 +7,21 @@ with gradients.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from vidcomp.config import Settings, UserError
 from vidcomp.models.backbone import Backbone, BackboneConfig, Hidden
 from vidcomp.models.conditioning import Condition, ConditionEmbedding, ConditioningConfig
+from vidcomp.models.guidance import Guidance
 from vidcomp.models.jepa import JepaConfig, JepaHead
 from vidcomp.objectives import base as objectives
 from vidcomp.seeding import Rng
-from vidcomp.types import Latents, LatentSpec, Losses, Prediction, State
+from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, State
 from vidcomp.world.factors import Factors
 
 
@@ -35,22 +35,17 @@ class GeneratorConfig(Settings):
     conditioning: ConditioningConfig = ConditioningConfig()
     jepa: JepaConfig | None = None
 
+    @model_validator(mode="after")
+    def _tokens_need_joint_attention(self) -> "GeneratorConfig":
+        if self.conditioning.path != "adaln" and self.backbone.attention != "joint":
+            raise ValueError(
+                f"conditioning.path={self.conditioning.path} puts context tokens beside the clip, "
+                "which needs backbone.attention=joint; or set conditioning.path=adaln"
+            )
+        return self
+
     def build(self, spec: LatentSpec, factors: Factors) -> "Generator":
         return Generator(self, spec, factors)
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """Conditions and their weights, which sum to 1. A term of weight 0 is never run."""
-
-    terms: tuple[tuple[Condition, float], ...]
-
-    @classmethod
-    def scaled(cls, condition: Condition, guidance_scale: float) -> "Guidance":
-        """Classifier-free guidance: `guidance_scale` of the condition, the rest to 1 of none
-        (arXiv:2207.12598).
-        """
-        return cls(((condition, guidance_scale), (condition.null(), 1 - guidance_scale)))
 
 
 class Network(nn.Module):
@@ -63,8 +58,8 @@ class Network(nn.Module):
         self.objective = config.objective.build(spec, self.backbone.width)
 
     def trunk(self, state: State, condition: Condition, *, layers: Sequence[int] = ()) -> Hidden:
-        vector = self.embedding(condition, state.level)
-        return self.backbone(self.objective.embed(state), vector, layers=layers)
+        told = self.embedding(condition, state.level)
+        return self.backbone(self.objective.embed(state), told.vector, told.tokens, layers=layers)
 
     def forward(self, state: State, condition: Condition) -> Float[Tensor, "b T H W o"]:
         return self.objective.head(self.trunk(state, condition).out)
@@ -78,10 +73,26 @@ class Generator(nn.Module):
         self.config = config
         self.spec = spec
         self.network = Network(config, spec, factors)
-        depth, width, _ = config.backbone.dimensions
-        self.jepa = (
-            JepaHead(config.jepa, self.network, depth=depth, width=width) if config.jepa else None
-        )
+        depth, width, heads = config.backbone.dimensions
+        self.jepa = None
+        if config.jepa is not None:
+            if config.jepa.block and not isinstance(self.objective, objectives.Masked):
+                raise UserError(
+                    f"jepa.block hides positions, which objective {config.objective.name} does "
+                    "not; drop it, or use a masked objective (maskgit, soft_maskgit, givt, mar)"
+                )
+            self.jepa = JepaHead(
+                config.jepa,
+                self.network,
+                depth=depth,
+                width=width,
+                heads=heads,
+                channels=spec.channels,
+            )
+
+    @property
+    def factors(self) -> Factors:
+        return self.network.embedding.factors
 
     @property
     def objective(self) -> objectives.Objective:
@@ -91,23 +102,49 @@ class Generator(nn.Module):
         """The loss of each clip of a batch of clean latents, whose conditions are complete."""
         conditioning = self.config.conditioning
         condition = condition.dropped(conditioning, rng).with_prefix(conditioning, clean.grid, rng)
-        corrupted = self.objective.corrupt(
-            clean, condition.given_positions(clean.grid), rng.fold("corrupt")
-        )
+        given = condition.given_positions(clean.grid)
+        corrupted = self.objective.corrupt(clean, given, rng.fold("corrupt"))
+        if self.jepa and self.jepa.config.block:
+            block = self.jepa.hidden_block(clean.grid, rng.fold("jepa")) & ~given
+            corrupted = corrupted.hiding(block)
         layers = self.jepa.layers if self.jepa else ()
         hidden = self.network.trunk(corrupted.state, condition, layers=layers)
         losses = self.objective.loss(self.objective.head(hidden.out), corrupted, rng.fold("loss"))
         if self.jepa is None:
             return losses
-        teacher = self.jepa.target
+        return losses.plus(self._jepa_loss(self.jepa, clean, condition, corrupted, hidden))
+
+    def _jepa_loss(
+        self,
+        jepa: JepaHead,
+        clean: Latents,
+        condition: Condition,
+        corrupted: Corrupted,
+        hidden: Hidden,
+    ) -> Losses:
+        context, where = hidden.layers, ~corrupted.state.known
+        if jepa.config.control == "no_masking":
+            state = self.objective.clean(clean)
+            context = self.network.trunk(state, condition, layers=jepa.layers).layers
+        if jepa.config.loss_on == "all" or jepa.config.control == "no_masking":
+            where = torch.ones_like(where)
+        if jepa.config.control == "regression":
+            goals = (clean.values.flatten(1, 3),) * len(jepa.layers)
+            return jepa.loss(context, goals, where)
+        teacher = jepa.target
         assert isinstance(teacher, Network)
         with torch.no_grad():
-            target = teacher.trunk(self.objective.clean(clean), condition, layers=layers)
-        return losses.plus(self.jepa.loss(hidden.layers, target.layers, corrupted.predict))
+            target = teacher.trunk(self.objective.clean(clean), condition, layers=jepa.layers)
+        return jepa.loss(context, target.layers, where)
 
     def without_jepa(self) -> "Generator":
         """A copy with what sampling needs."""
         return copy.deepcopy(self, {id(self.jepa): None})
+
+    def share_average(self, average: "Generator") -> None:
+        """`average` is what sampling will use; a JEPA head may take it for its target."""
+        if self.jepa is not None and self.jepa.config.target == "shared":
+            self.jepa.shared = (average.network,)
 
     def after_step(self) -> None:
         """After an optimiser step: the JEPA target follows."""
@@ -118,12 +155,12 @@ class Generator(nn.Module):
         self, guidance: Guidance, *, temperature: float = 1.0
     ) -> Callable[[State, Rng], Prediction]:
         """A function from a state (and randomness) to what should stand at each position."""
-        terms = [(condition, weight) for condition, weight in guidance.terms if weight != 0]
-        conditions = Condition.cat([condition for condition, _ in terms])
-        weights = [weight for _, weight in terms]
 
         def denoise(state: State, rng: Rng) -> Prediction:
-            # All terms in one forward pass.
+            # Samplers take all clips through the same levels. All terms go in one forward pass.
+            terms = guidance.at(float(state.level.amax()))
+            conditions = Condition.cat([condition for condition, _ in terms])
+            weights = [weight for _, weight in terms]
             outs = self.network(repeated(state, len(terms)), conditions).chunk(len(terms))
             return self.objective.read(outs, weights, state, temperature=temperature, rng=rng)
 

@@ -4,11 +4,12 @@ Cross-entropy on the masked positions. With several codes at a position (q > 1) 
 its own given the rest of the clip, and a position is revealed as a whole.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,24 +21,86 @@ from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, St
 
 
 class Config(base.Config):
-    """`schedule`: the share that is masked, in training and sampling alike."""
+    """`schedule`: the share that is masked, in training and sampling alike. `loss_on`: masked
+    positions alone, or visible ones too."""
 
     schedule: MaskKind = "cosine"
+    loss_on: Literal["masked", "all"] = "masked"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def build(self, spec: LatentSpec, width: int) -> "MaskGIT":
-        return MaskGIT(self, base.require_codes(spec, self.name), width)
+        sizes = base.require_codes(spec, self.name)
+        head = Categorical(sizes, width, self.label_smoothing)
+        return MaskGIT(sizes, width, head, MaskSchedule(self.schedule), self.loss_on)
 
 
-class MaskGIT(base.Objective):
-    """Masked, discrete."""
+class CodeHead(nn.Module, ABC):
+    """From the trunk's hidden vectors to the probabilities of codes, and what it costs if they are
+    wrong. The codes of all codebooks stand one codebook after the other.
+    """
+
+    @abstractmethod
+    def forward(self, hidden: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W o"]: ...
+
+    @abstractmethod
+    def log_p(self, out: Float[Tensor, "b T H W o"]) -> Float[Tensor, "b T H W k"]:
+        """Log-probabilities of all codes."""
+
+    @abstractmethod
+    def cross_entropy(
+        self, out: Float[Tensor, "b T H W o"], codes: Int64[Tensor, "b T H W q"]
+    ) -> Float[Tensor, "b T H W"]:
+        """Averaged over the codes at a position."""
+
+    def learn_codes(self, lookup: base.Lookup) -> None:
+        """See `Objective.learn_codes`."""
+        return
+
+
+class Categorical(CodeHead):
+    """All wrong codes are equally wrong."""
+
+    def __init__(self, sizes: tuple[int, ...], width: int, label_smoothing: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.label_smoothing = label_smoothing
+        self.to_logits = nn.Linear(width, sum(sizes))
+
+    def forward(self, hidden: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W o"]:
+        return self.to_logits(hidden)
+
+    def log_p(self, out: Float[Tensor, "b T H W o"]) -> Float[Tensor, "b T H W k"]:
+        return log_softmax_of_each(out, self.sizes)
+
+    def cross_entropy(
+        self, out: Float[Tensor, "b T H W o"], codes: Int64[Tensor, "b T H W q"]
+    ) -> Float[Tensor, "b T H W"]:
+        entropies = [
+            F.cross_entropy(
+                logits.flatten(0, 3),
+                codes[..., i].flatten(),
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
+            for i, logits in enumerate(out.split(self.sizes, dim=-1))
+        ]
+        return torch.stack(entropies).mean(0).reshape(codes.shape[:-1])
+
+
+class MaskGIT(base.Masked):
+    """Masked, discrete; `code_head` says what the probabilities of codes are, and the loss."""
 
     offsets: Tensor
 
-    def __init__(self, config: Config, codebook_sizes: tuple[int, ...], width: int) -> None:
-        super().__init__()
-        self.schedule = self.masking = MaskSchedule(config.schedule)
-        self.label_smoothing = config.label_smoothing
+    def __init__(
+        self,
+        codebook_sizes: tuple[int, ...],
+        width: int,
+        code_head: CodeHead,
+        schedule: MaskSchedule,
+        loss_on: Literal["masked", "all"],
+    ) -> None:
+        super().__init__(schedule, loss_on)
         self.codebook_sizes = codebook_sizes
         # One table for all codebooks, one after the other, and the mask token at its end.
         offsets = torch.tensor([0, *codebook_sizes[:-1]]).cumsum(0)
@@ -45,52 +108,35 @@ class MaskGIT(base.Objective):
         self.mask_id = sum(codebook_sizes)
         self.embedding = nn.Embedding(self.mask_id + 1, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.to_logits = nn.Linear(width, sum(codebook_sizes))
+        self.code_head = code_head
 
-    def corrupt(self, clean: Latents, given: Bool[Tensor, "b T H W"], rng: Rng) -> Corrupted:
-        level = rng.fold("level").uniform()
-        free = ~given.flatten(1)  # b n
-        num_free = free.sum(1)
-        num_masked = (self.masking.share(level) * num_free).ceil().long().clamp_min(1)
-        # The masked positions are the first ones in a random order of the free ones.
-        order = rng.fold("mask").uniform(free.shape[1]).masked_fill(~free, torch.inf)
-        rank = order.argsort(dim=1, stable=True).argsort(1)
-        masked = ((rank < num_masked[:, None]) & free).reshape(given.shape)
-        return Corrupted(State(clean, ~masked, level), target=clean, predict=masked)
-
-    def start(self, known: Latents, given: Bool[Tensor, "b T H W"], rng: Rng) -> State:
-        return State(known, given, known.values.new_zeros(len(known)))
+    def learn_codes(self, lookup: base.Lookup) -> None:
+        self.code_head.learn_codes(lookup)
 
     def embed(self, state: State) -> Float[Tensor, "b T H W c"]:
-        tokens = _codes(state.latents) + self.offsets  # b T H W q
+        tokens = codes_of(state.latents) + self.offsets  # b T H W q
         tokens = torch.where(state.known[..., None], tokens, self.mask_id)
         return self.embedding(tokens).sum(-2)
 
     def head(self, hidden: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W o"]:
-        return self.to_logits(hidden)
+        return self.code_head(hidden)
 
     def loss(self, out: Float[Tensor, "b T H W o"], corrupted: Corrupted, rng: Rng) -> Losses:
         assert isinstance(corrupted.target, Latents)
-        codes = _codes(corrupted.target)
-        entropies: list[Tensor] = []
+        codes = codes_of(corrupted.target)
+        entropy = mean_where(self.code_head.cross_entropy(out.float(), codes), corrupted.predict)
         hits: list[Tensor] = []
-        for i, logits in enumerate(out.float().split(self.codebook_sizes, dim=-1)):
-            truth = codes[..., i]
-            entropy = F.cross_entropy(
-                logits.flatten(0, 3),
-                truth.flatten(),
-                label_smoothing=self.label_smoothing,
-                reduction="none",
-            )
-            entropies.append(mean_where(entropy.reshape(truth.shape), corrupted.predict))
-            # Not argmax, which is ten times slower on a CPU.
-            scores = logits.detach()
-            right = scores.gather(-1, truth[..., None]).squeeze(-1) >= scores.amax(-1)
-            hits.append(mean_where(right.float(), corrupted.predict))
-        return Losses.of(
-            {"cross_entropy": torch.stack(entropies).mean(0)},
-            code_accuracy=torch.stack(hits).mean(0),
-        )
+        with torch.no_grad():
+            for i, log_p in enumerate(self.log_p(out).split(self.codebook_sizes, dim=-1)):
+                # Not argmax, which is ten times slower on a CPU.
+                of_truth = log_p.gather(-1, codes[..., i : i + 1]).squeeze(-1)
+                hits.append((of_truth >= log_p.amax(-1)).float())
+        accuracy = mean_where(torch.stack(hits).mean(0), corrupted.predict)
+        return Losses.of({"cross_entropy": entropy}, code_accuracy=accuracy)
+
+    def log_p(self, out: Float[Tensor, "b T H W o"]) -> Float[Tensor, "b T H W k"]:
+        """Log-probabilities of all codes, one codebook after the other."""
+        return self.code_head.log_p(out.float())
 
     def read(
         self,
@@ -101,11 +147,15 @@ class MaskGIT(base.Objective):
         temperature: float,
         rng: Rng,
     ) -> Prediction:
-        """Codes drawn at `temperature`; 0 takes the likeliest. The confidence is that at 1."""
-        log_p = self.data_prediction(base.combine(outs, weights), state)
+        """Codes drawn at `temperature`; 0 takes the likeliest. The confidence is that at 1.
+
+        Guidance adds log-probabilities, as scores are added elsewhere.
+        """
+        log_p = base.combine([self.log_p(out) for out in outs], weights)
         codes: list[Tensor] = []
         confidence = torch.zeros(state.known.shape, device=log_p.device)
         for i, of_codebook in enumerate(log_p.split(self.codebook_sizes, dim=-1)):
+            of_codebook = of_codebook.log_softmax(-1)
             if temperature > 0:
                 probabilities = (of_codebook / temperature).softmax(-1)
                 chosen = rng.fold(f"codebook {i}").categorical(probabilities)
@@ -117,12 +167,19 @@ class MaskGIT(base.Objective):
 
     def data_prediction(
         self, out: Float[Tensor, "b T H W o"], state: State
-    ) -> Float[Tensor, "b T H W o"]:
-        """Log-probabilities, one codebook after the other."""
-        parts = [p.log_softmax(-1) for p in out.float().split(self.codebook_sizes, dim=-1)]
-        return torch.cat(parts, dim=-1)
+    ) -> Float[Tensor, "b T H W k"]:
+        """Log-probabilities of codes."""
+        return self.log_p(out)
 
 
-def _codes(latents: Latents) -> Int64[Tensor, "b T H W q"]:
+def log_softmax_of_each(
+    logits: Float[Tensor, "b T H W k"], sizes: tuple[int, ...]
+) -> Float[Tensor, "b T H W k"]:
+    """Normalised over each codebook by itself."""
+    return torch.cat([part.log_softmax(-1) for part in logits.split(sizes, dim=-1)], dim=-1)
+
+
+def codes_of(latents: Latents) -> Int64[Tensor, "b T H W q"]:
+    """The codes that latents of a discrete tokenizer have."""
     assert latents.codes is not None, "the objective was built for a discrete tokenizer"
     return latents.codes

@@ -5,68 +5,49 @@ the samples of a generator), each clip with the combination that it shows or was
 Because every probe answers for all sources, a generator's score never stands without its ceilings.
 
 *Judges* are probes that read every factor in every frame: `factors` (trained networks) and `oracle`
-(closed form). They share the scoring in this file and differ only in `read`; `agreement` lets them
+(closed form). They share the scoring and differ only in `read`; `agreement` lets them
 judge each other. Whatever is trained is trained by the one loop here, `fit`.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from scipy import stats
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vidcomp.config import Family, UserError, Variant
+from vidcomp.probes.base_scores import UNREADABLE as UNREADABLE
+from vidcomp.probes.base_scores import Score as Score
+from vidcomp.probes.base_scores import mean_score as mean_score
+from vidcomp.probes.base_scores import proportion as proportion
+from vidcomp.probes.base_scores import score_combinations as score_combinations
+from vidcomp.probes.base_scores import score_verdicts as score_verdicts
+from vidcomp.probes.base_subject import ClipSet as ClipSet
+from vidcomp.probes.base_subject import Model as Model
+from vidcomp.probes.base_subject import Points as Points
+from vidcomp.probes.base_subject import Space as Space
+from vidcomp.probes.base_subject import Subject as Subject
+from vidcomp.probes.base_subject import rows_by_level as rows_by_level
 from vidcomp.seeding import Rng
 from vidcomp.types import Video
 from vidcomp.world.factors import Factors
-from vidcomp.world.splits import Split, level_name
 
 PROBES = Family("vidcomp.probes")
-
-UNREADABLE = -1
-"""The class id that a judge gives when it cannot tell: always counted as wrong."""
-
-
-class Score(NamedTuple):
-    """A number with its 95 % interval, the count behind it, and (if known) what guessing gives."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    chance: float | None = None
-
-
-@dataclass(frozen=True)
-class ClipSet:
-    """Clips of one source. `classes` is what each clip shows, or was asked to show."""
-
-    video: Video
-    classes: Int64[Tensor, "b f"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a probe is asked about. `sets` has keys among ``real``, ``reconstruction``, ``samples``;
-    row i of ``reconstruction`` is row i of ``real``."""
-
-    sets: Mapping[str, ClipSet]
-    split: Split
 
 
 @dataclass(frozen=True)
 class Findings:
     """The answers. Keys are paths: ``samples/level-1/joint``, ``real/seen/factor/colour``,
-    ``samples/seen/frame/3``, ``reconstruction/seen/psnr_db``; of arrays ``samples/verdicts``."""
+    ``samples/seen/frame/3``, ``reconstruction/seen/psnr_db``; of arrays ``samples/verdicts``, with
+    a row for each clip; of tables, which have other rows, ``samples/confusion``."""
 
     scores: dict[str, Score] = field(default_factory=dict[str, Score])
     arrays: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    tables: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Config(Variant, ABC):
@@ -87,6 +68,8 @@ class Judge(Probe, ABC):
     """A probe that reads the factors back from the pixels of every frame."""
 
     factors: Factors
+    least_right = 0.0
+    """The share of the frames of real clips below which the judge does not believe itself."""
 
     @abstractmethod
     def read(self, video: Video) -> Int64[Tensor, "b t f"]:
@@ -96,16 +79,30 @@ class Judge(Probe, ABC):
         """
 
     def run(self, subject: Subject) -> Findings:
-        """Joint, per-factor and per-frame accuracy, by source and level."""
+        """Joint, per-factor, per-frame and per-combination accuracy, by source and level."""
         refuse_other_factors(self.factors, subject.split.factors)
         findings = Findings()
         for source, clips in subject.sets.items():
             verdicts = self.read(clips.video)
             findings.arrays[f"{source}/verdicts"] = verdicts
-            for level, rows in rows_by_level(subject.split, clips.classes).items():
-                scored = score_verdicts(verdicts[rows], clips.classes[rows], self.factors)
+            if source == "real":
+                self._refuse_misreading(verdicts, clips.classes)
+            for level, rows in rows_by_level(subject.split, clips).items():
+                asked = verdicts[rows], clips.classes[rows], self.factors
+                scored = score_verdicts(*asked) | score_combinations(*asked)
                 findings.scores.update({f"{source}/{level}/{key}": s for key, s in scored.items()})
         return findings
+
+    def _refuse_misreading(
+        self, verdicts: Int64[Tensor, "b t f"], classes: Int64[Tensor, "b f"]
+    ) -> None:
+        frames = proportion((verdicts == classes[:, None]).all(-1).float().mean(1))
+        if frames.high < self.least_right:
+            raise UserError(
+                f"the judge reads only {frames.value:.1%} of the frames of real clips right, so it "
+                "does not know this world (does the background vary?); use the probe 'factors' "
+                "instead, which learns"
+            )
 
 
 Progress = Callable[[int, float], None]
@@ -175,12 +172,6 @@ def fit(
             progress(step + 1, loss.item())
 
 
-def rows_by_level(split: Split, classes: Int64[Tensor, "b f"]) -> dict[str, Bool[Tensor, " b"]]:
-    """Which rows belong to each level that occurs among `classes`, from seen upwards."""
-    levels = split.levels(classes)
-    return {level_name(k): levels == k for k in sorted(set(levels.tolist()))}
-
-
 def refuse_other_factors(fitted: Factors, asked: Factors) -> None:
     """Raise UserError unless both are the same."""
     if fitted == asked:
@@ -196,21 +187,13 @@ def refuse_other_factors(fitted: Factors, asked: Factors) -> None:
     )
 
 
-def score_verdicts(
-    verdicts: Int64[Tensor, "b t f"], classes: Int64[Tensor, "b f"], factors: Factors
-) -> dict[str, Score]:
-    """``joint`` (all factors right in all frames), ``factor/<name>`` (right in all frames),
-    ``frame/<k>`` (all factors right in frame k), ``frames`` (a clip's share of such frames)."""
-    right = verdicts == classes[:, None]  # b t f
-    chances = [1 / size for size in factors.sizes]
-    joint_chance = math.prod(chances)
-    scores = {"joint": proportion(right.all(-1).all(-1), chance=joint_chance)}
-    for f, name in enumerate(factors.names):
-        scores[f"factor/{name}"] = proportion(right[:, :, f].all(-1), chance=chances[f])
-    for k in range(right.shape[1]):
-        scores[f"frame/{k}"] = proportion(right[:, k].all(-1), chance=joint_chance)
-    scores["frames"] = proportion(right.all(-1).float().mean(1), chance=joint_chance)
-    return scores
+def refuse_no_factors(factors: Factors) -> None:
+    """Raise UserError if there is nothing to read."""
+    if not factors.items:
+        raise UserError(
+            "these clips have no factors, so a judge has nothing to read; give them factors: a "
+            "column for each in their table"
+        )
 
 
 def agreement(one: Findings, other: Findings, subject: Subject) -> dict[str, Score]:
@@ -225,37 +208,6 @@ def agreement(one: Findings, other: Findings, subject: Subject) -> dict[str, Sco
         if kind == "verdicts":
             a, b = one.arrays[key], other.arrays[key]
             same = ((a == b) & (a != UNREADABLE)).all(-1).float().mean(1)
-            classes = subject.sets[source].classes
-            for level, rows in rows_by_level(subject.split, classes).items():
+            for level, rows in rows_by_level(subject.split, subject.sets[source]).items():
                 scores[f"{source}/{level}"] = proportion(same[rows])
     return scores
-
-
-def proportion(
-    hits: Float[Tensor, " b"] | Bool[Tensor, " b"], *, chance: float | None = None
-) -> Score:
-    """A share with its Wilson 95 % interval (Wilson 1927, doi:10.2307/2276774).
-
-    `hits` may also be shares, such as that of the right frames in each clip. The clips are what is
-    independent, so n counts them; a share varies no more than a coin of the same mean, which makes
-    the interval too wide rather than too narrow.
-    """
-    n = hits.numel()
-    if n == 0:
-        return Score(math.nan, math.nan, math.nan, 0, chance)
-    p = float(hits.double().mean())
-    z = float(stats.norm.ppf(0.975))
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # The ends are exact where p is 0 or 1, but for rounding.
-    return Score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, chance)
-
-
-def mean_score(values: Float[Tensor, " b"]) -> Score:
-    """A mean over clips with its Student-t 95 % interval; no interval for fewer than two."""
-    n = values.numel()
-    mean = float(values.double().mean()) if n else math.nan
-    half = math.nan
-    if n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * values.double().std() / math.sqrt(n))
-    return Score(mean, mean - half, mean + half, n)

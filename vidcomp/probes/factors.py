@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from vidcomp.config import UserError
 from vidcomp.nn.classifier import Classifier
 from vidcomp.probes import base
-from vidcomp.probes.base import ClipSet, Progress, Score, proportion
+from vidcomp.probes.base import ClipSet, Progress, Score, proportion, refuse_no_factors
 from vidcomp.seeding import Rng
 from vidcomp.types import Video, check_video
 from vidcomp.world.factors import Factor, Factors
@@ -55,6 +56,7 @@ class Judge(base.TrainedJudge):
     """Reads every factor with a network of its own. `frame_size` is None until it is fitted."""
 
     def __init__(self, config: Config, factors: Factors) -> None:
+        refuse_no_factors(factors)
         self.config = config
         self.factors = factors
         self.frame_size: tuple[int, int] | None = None  # height, width
@@ -127,7 +129,7 @@ class Judge(base.TrainedJudge):
         """Accuracy per frame by source and factor, ``blurred`` among the sources if ``real`` is."""
         if "real" in sets:
             real = sets["real"]
-            sets = {**sets, "blurred": ClipSet(_blur(real.video), real.classes)}
+            sets = {**sets, "blurred": replace(real, video=_blur(real.video))}
         self.accuracy = {}
         for source, clips in sets.items():
             right = (self.read(clips.video) == clips.classes[:, None]).float().mean(1)  # b f

@@ -61,7 +61,7 @@ class Fidelity(base.Probe):
             )
             values = torch.cat([measure(y, x) for y, x in pairs])
             findings.arrays[f"reconstruction/{name}"] = values
-            for level, rows in rows_by_level(subject.split, real.classes).items():
+            for level, rows in rows_by_level(subject.split, real).items():
                 findings.scores[f"reconstruction/{level}/{name}"] = mean_score(values[rows])
         return findings
 

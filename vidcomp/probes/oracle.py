@@ -13,7 +13,8 @@ the object's own, is its coverage: a soft mask whose sum is the area to a fracti
 
 Unusual: three of the four shape moments are means of z^m over the mask (z = x + iy from the
 centroid). z^m is harmonic, so a round blur leaves its integral as it is: soft outlines do no harm.
-This judge knows the sprites' world only; for other data, `factors` is fitted instead.
+This judge knows the sprites' world only, on plain ground: it refuses clips if it misreads the real
+ones among them. For other data, `factors` is fitted instead.
 """
 
 import math
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from vidcomp.config import UserError
 from vidcomp.probes import base
-from vidcomp.probes.base import UNREADABLE
+from vidcomp.probes.base import UNREADABLE, refuse_no_factors
 from vidcomp.types import Video, check_video
 from vidcomp.world.concepts import SHAPES
 from vidcomp.world.factors import Factor, Factors
@@ -53,7 +54,10 @@ class Config(base.Config):
 class Judge(base.Judge):
     """Reads the factors of the sprites' world."""
 
+    least_right = 0.95
+
     def __init__(self, factors: Factors) -> None:
+        refuse_no_factors(factors)
         for factor in factors.items:
             _refuse_unknown(factor)
         self.factors = factors

@@ -6,7 +6,6 @@ exception: a report on nine of ten runs is worth having.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,17 @@ from pydantic import ValidationError
 
 from vidcomp.config import explain, first_line
 from vidcomp.pipeline import ClipFormat
+from vidcomp.report.reading import (
+    BESIDE,
+    FAILED,
+    SCORES,
+    Metrics,
+    plain_name,
+    read_json,
+    read_metrics,
+    series,
+    trial_records,
+)
 from vidcomp.report.records import (
     REAL,
     RECONSTRUCTION,
@@ -37,12 +47,6 @@ from vidcomp.runs import (
 )
 from vidcomp.world.splits import Split
 
-FAILED = "failed.txt"
-"""Where whoever runs many trainings leaves the reason why one of them ended, in its run folder."""
-
-SCORES = "scores.json"
-
-Metrics = list[dict[str, float]]
 Scores = dict[str, ScoreRecord]
 
 
@@ -54,7 +58,7 @@ class MissingRun:
     reason: str
 
     def record(self) -> RunRecord:
-        return RunRecord(name=self.name)
+        return RunRecord(name=self.name, reason=self.reason)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class ScoredRun:
     """A generator's run with its scores, by judge and path such as ``samples/level-1/joint``.
 
     `sampling` is how the scored samples were drawn, which need not be what the config says;
-    `failure`: why the last attempt to go on ended, if it did.
+    `beside`: what a study measured beside the scores, the content of `BESIDE`; `features`: the
+    feature space of the scores that need one, empty if none do; `failure`: why the last attempt to
+    go on ended, if it did.
     """
 
     folder: Path
@@ -74,6 +80,8 @@ class ScoredRun:
     scores: dict[str, Scores]
     sample_s: float
     sampling: SamplingConfig
+    beside: dict[str, Any]
+    features: dict[str, Any]
     failure: str
     clips: ClipFormat
     split: Split
@@ -84,7 +92,7 @@ class ScoredRun:
 
     @property
     def tokenizer(self) -> str:
-        return Path(self.environment["tokenizer"]["folder"]).name
+        return plain_name(Path(self.environment["tokenizer"]["folder"]))
 
     @cached_property
     def levels(self) -> dict[str, LevelRecord]:
@@ -103,10 +111,20 @@ class ScoredRun:
             for source in (REAL, RECONSTRUCTION)
         }
 
+    @cached_property
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """Steps and joint accuracy while training, by level."""
+        of_level = {k: series(self.metrics, f"eval/{k}/joint") for k in self.split.level_names}
+        return {k: list(zip(x, y, strict=True)) for k, (x, y) in of_level.items() if x}
+
     def record(self) -> RunRecord:
         generator = self.run.generator
         return RunRecord(
             name=self.name,
+            curves=self.curves,
+            best={level: max(curve, key=lambda p: p[1]) for level, curve in self.curves.items()},
+            fallback=self.beside.get("fallback", {}),
+            trials=trial_records(self.beside),
             config_hash=self.environment["config_hash"],
             split_hash=self.environment["split_hash"],
             seed=self.run.seed,
@@ -213,24 +231,9 @@ def worlds(runs: Iterable[ScoredRun]) -> list[World]:
     return found
 
 
-def series(metrics: Metrics, key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one of the numbers that a training logged."""
-    lines = [line for line in metrics if key in line and math.isfinite(line[key])]
-    return [line["step"] for line in lines], [line[key] for line in lines]
-
-
-def read_metrics(folder: Path) -> Metrics:
-    """The lines of ``metrics.jsonl``, without one that was cut off."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line, parse_int=float) for line in lines if line.endswith("}")]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
 def _scored_run(folder: Path) -> ScoredRun | MissingRun:
+    if not folder.exists():
+        return MissingRun(folder.name, "not started")
     failure = _failure(folder)
     if failure and not (folder / SCORES).is_file():
         return MissingRun(folder.name, failure)
@@ -255,6 +258,8 @@ def _scored_run(folder: Path) -> ScoredRun | MissingRun:
         },
         sample_s=scored["sample_s"],
         sampling=SamplingConfig.model_validate(scored["sampling"]),
+        features=scored.get("features", {}),
+        beside=read_json(folder / BESIDE) if (folder / BESIDE).is_file() else {},
         failure=failure,
         clips=clips,
         split=run.data.split.build(clips.factors),

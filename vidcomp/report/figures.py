@@ -31,7 +31,7 @@ _THEME = """<style>
 @media (prefers-color-scheme: dark) { :root { --ink: #b4bac4; --rule: #363c46; } }
 text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
 </style>"""
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vidcomp",
     "font.size": 9,
@@ -80,7 +80,7 @@ def training(group: Group, levels: Sequence[str]) -> Picture:
     curves = {level: [line for line in lines if line[0]] for level, lines in curves.items()}
     losses = [line for run in group.runs if (line := series(run.metrics, "loss"))[0]]
     chance = [s.joint.chance for s in group.runs[0].levels.values()]
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(_WIDTH_IN, 2 * _ROW_IN), layout="constrained")
         above, below = figure.subplots(2, sharex=True)
         _accuracy_axis(above, chance[0] if chance else None)
@@ -94,7 +94,7 @@ def training(group: Group, levels: Sequence[str]) -> Picture:
             below.plot(x, y, color=_INK, linewidth=0.9)
         below.set_ylabel("loss")
         below.set_xlabel("step")
-        source = _svg(figure)
+        source = svg(figure)
     ends = [f"{level} {_mean_of_last(lines):.0%}" for level, lines in curves.items() if lines]
     last = f"; the loss ends at {_mean_of_last(losses):.3g}" if losses else ""
     said = f"joint accuracy at the last evaluation: {', '.join(ends) or 'not measured'}{last}"
@@ -109,7 +109,7 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         values = [[math.nan if v is None else v for v in frames] for frames in scored if frames]
         curves[level] = [([float(k) for k in range(len(frames))], frames) for frames in values]
     chance = [s.joint.chance for s in group.runs[0].levels.values()]
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(_WIDTH_IN, _ROW_IN), layout="constrained")
         axes = figure.subplots()
         _accuracy_axis(axes, chance[0] if chance else None)
@@ -117,7 +117,7 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("all factors right")
         _draw_levels(axes, curves)
-        source = _svg(figure)
+        source = svg(figure)
     ends = [
         f"{level} from {lines[0][1][0]:.0%} in the first frame to {lines[0][1][-1]:.0%} in the last"
         for level, lines in curves.items()
@@ -131,13 +131,13 @@ def reconstruction(tokenizer: TrainedTokenizer) -> Picture | None:
     x, y = series(tokenizer.metrics, "psnr_db")
     if not x:
         return None
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(_WIDTH_IN, _ROW_IN), layout="constrained")
         axes = figure.subplots()
         axes.plot(x, y, color=_INK, linewidth=0.9)
         axes.set_xlabel("step")
         axes.set_ylabel("training PSNR (dB)")
-        source = _svg(figure)
+        source = svg(figure)
     said = (
         f"PSNR rises from {y[0]:.1f} to {y[-1]:.1f} dB" if y[-1] > y[0] else f"PSNR {y[-1]:.1f} dB"
     )
@@ -166,10 +166,10 @@ def _mean_of_last(lines: Sequence[Line]) -> float:
     return sum(y[-1] for _, y in lines) / len(lines)
 
 
-def _svg(figure: Figure) -> str:
-    """The figure as a ``data:`` address."""
+def svg(figure: Figure) -> str:
+    """The figure, drawn with `SETTINGS`, as a ``data:`` address."""
     content = io.StringIO()
     figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    svg = content.getvalue().replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
-    svg = svg[svg.index("<svg") :].replace("<defs>", f"{_THEME}<defs>", 1)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    text = content.getvalue().replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
+    text = text[text.index("<svg") :].replace("<defs>", f"{_THEME}<defs>", 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()

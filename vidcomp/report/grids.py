@@ -78,8 +78,8 @@ def level_grid(world: World, level: str) -> LevelGrid | None:
     several clips of each. Of the seeds of one configuration the first is shown.
     """
     shown = [g.runs[0] for g in world.groups if (g.runs[0].folder / "examples.npz").is_file()]
-    levels = world.split.combination_levels().tolist()
-    of_level = [i for i, k in enumerate(levels) if level_name(k) == level]
+    occurrences = world.split.occurrences
+    of_level = [i for i, k in enumerate(occurrences.levels.tolist()) if level_name(k) == level]
     step = math.ceil(len(of_level) / MAX_COLUMNS)
     ids = of_level[::step]
     first_of = {run.tokenizer: run for run in reversed(shown)}
@@ -99,7 +99,7 @@ def level_grid(world: World, level: str) -> LevelGrid | None:
         for label, frames, verdicts in found
     ]
     factors = world.clips.factors
-    classes = factors.combinations()[ids].repeat_interleave(copies, 0)
+    classes = occurrences.classes[ids].repeat_interleave(copies, 0)
     video = draw(rows, classes, factors, num_held=math.ceil(_HOLD_S * world.clips.fps))
     labels = tuple(row.label for row in rows)
     return LevelGrid(level, video, world.clips.fps, classes, labels, len(ids), len(of_level))

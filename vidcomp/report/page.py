@@ -10,19 +10,18 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidcomp.media import write_bytes, write_gif, write_video
-from vidcomp.report import figures, judges, tables
+from vidcomp.report import figures, judges, measures, tables
 from vidcomp.report.collect import (
     MissingRun,
     ScoredRun,
@@ -30,12 +29,20 @@ from vidcomp.report.collect import (
     World,
     collect_run,
     collect_tokenizer,
-    read_json,
     worlds,
 )
+from vidcomp.report.coverage import coverage_picture
 from vidcomp.report.grids import PIXELS_PER_PAGE_PIXEL, LevelGrid, level_grid
+from vidcomp.report.questions import Questions
+from vidcomp.report.reading import plain_name, read_json
 from vidcomp.report.records import ReportRecord, ScoreRecord
+from vidcomp.report.rule import RULE
+from vidcomp.report.verdicts import claim_rows, compared
 from vidcomp.runs import environment
+from vidcomp.world.coverage import coverage_of_combinations, coverage_text
+
+Accuracy = dict[str, dict[str, ScoreRecord]]
+"""Of a judge, by source and factor."""
 
 
 @dataclass(frozen=True)
@@ -61,39 +68,49 @@ def write_report(
     study: str,
     runs: Sequence[Path],
     tokenizers: Sequence[Path],
-    probe: Path | None,
+    probes: Sequence[Path],
     commands: Sequence[str],
     wall_s: float,
+    questions: Questions | None = None,
 ) -> Path:
     """Write the report of run folders into `out`; returns the path of the page.
 
-    `probe` is the folder of the judge. Runs without scores are named with the reason.
+    `probes` are the folders of the judges. Runs without scores are named with the reason.
     """
+    questions = questions or Questions()
     (out / "grids").mkdir(parents=True, exist_ok=True)
     collected = [collect_run(folder) for folder in runs]
     scored = [run for run in collected if isinstance(run, ScoredRun)]
     trained = [collect_tokenizer(folder) for folder in tokenizers]
     here = environment()
+    records = [questions.record(run) for run in collected]
     record = ReportRecord(
         study=study,
         commit=here["commit"],
         device=here["device"],
         versions=here["versions"],
         wall_s=wall_s,
-        runs=[run.record() for run in collected],
+        runs=records,
+        claims=questions.answer(records),
+        tuning=list(questions.tuning),
+        left_out=list(questions.left_out),
     )
     _write_text(out / "report.json", json.dumps(record.model_dump(), indent=1, allow_nan=False))
     found = worlds(scored)
+    first_seeds = [group.runs[0].folder for world in found for group in world.groups]
+    judged = [p for folder in probes if (p := _probe_accuracy(folder))]
     page = _template().render(
         record=record,
-        worlds=[_world_view(world, trained, out, k) for k, world in enumerate(found)],
+        worlds=[_world_view(world, trained, judged, out, k) for k, world in enumerate(found)],
+        claims=claim_rows(record.claims),
+        rule=RULE,
+        compared=compared(records),
         missing=[run for run in collected if isinstance(run, MissingRun)],
         costs=tables.costs(scored, trained),
         drawings=tables.drawings(scored),
         tokenizers=trained,
         tokenizer_pictures=[p for t in trained if (p := figures.reconstruction(t))],
-        probe=_probe_accuracy(probe),
-        configs=_configs([*tokenizers, *([probe] if probe else []), *runs]),
+        configs=_configs([*tokenizers, *probes, *first_seeds]),
         elsewhere=[run for run in scored if _made_elsewhere(run, record)],
         commands=commands,
     )
@@ -102,12 +119,18 @@ def write_report(
 
 
 def _world_view(
-    world: World, tokenizers: Sequence[TrainedTokenizer], out: Path, number: int
+    world: World,
+    tokenizers: Sequence[TrainedTokenizer],
+    judged: Sequence[Accuracy],
+    out: Path,
+    number: int,
 ) -> dict[str, Any]:
     """All that the page says of one world."""
+    names = set(world.clips.factors.names)
     levels = world.split.level_names
     files = {level: f"grids/{level}{f'-{number + 1}' if number else ''}.mp4" for level in levels}
     grids = {level: level_grid(world, level) for level in levels}
+    coverage = coverage_of_combinations(world.split)
     return {
         "world": world,
         "levels": levels,
@@ -119,11 +142,18 @@ def _world_view(
         "joint": tables.joint(world),
         "ceilings": tables.ceilings(world),
         "films": [_film(grid, out, files[level]) for level, grid in grids.items() if grid],
-        "coverage": tables.coverage(world),
+        "coverage": coverage_picture(coverage),
+        "coverage_text": coverage_text(coverage),
         "per_factor": tables.per_factor(world),
         "frame_pictures": [figures.by_frame(group, levels) for group in world.groups],
         "training_pictures": [figures.training(group, levels) for group in world.groups],
+        "courses": measures.courses(world),
+        "products": measures.products(world),
+        "compositions": measures.compositions(world),
+        "in_space": measures.in_space(world),
+        "spaces": measures.spaces(world),
         "tokenizers": tables.tokenizer_rows(world, tokenizers),
+        "probe": next((a for a in judged if set(next(iter(a.values()))) == names), {}),
         "sources": judges.SOURCES,
         "agreement": judges.agreement(world),
         "second_opinion": judges.second_opinion(world),
@@ -149,15 +179,21 @@ def _film(grid: LevelGrid, out: Path, file: str) -> Film:
     return Film(grid, f"data:video/webm;base64,{content}", file)
 
 
-def _probe_accuracy(folder: Path | None) -> dict[str, dict[str, ScoreRecord]]:
+def _probe_accuracy(folder: Path) -> Accuracy:
     """The judge's accuracy on held-out clips, by source and factor; empty if it is not known."""
-    if folder is None or not (folder / "probe.json").is_file():
+    if not (folder / "probe.json").is_file():
         return {}
     accuracy: Mapping[str, Mapping[str, Any]] = read_json(folder / "probe.json")["accuracy"]
     return {
-        source: {name: ScoreRecord.model_validate(score) for name, score in scores.items()}
+        _plain(source): {name: ScoreRecord.model_validate(score) for name, score in scores.items()}
         for source, scores in accuracy.items()
     }
+
+
+def _plain(source: str) -> str:
+    """``reconstruction by fsq``, where a store has a longer name for it."""
+    head, by, folder = source.rpartition(" by ")
+    return f"{head}{by}{plain_name(Path(folder))}" if by else source
 
 
 def _configs(folders: Sequence[Path]) -> dict[str, str]:
@@ -173,12 +209,14 @@ def _made_elsewhere(run: ScoredRun, record: ReportRecord) -> bool:
 
 def _template():
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("vidcomp.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, number=number, duration=duration)
-    return environment.from_string(
-        resources.files("vidcomp.report").joinpath("page.html.j2").read_text()
-    )
+    environment.filters.update(percent=percent, number=number, duration=duration, signed=signed)
+    return environment.get_template("page.html.j2")
 
 
 def percent(share: int | float | None) -> str:
@@ -193,6 +231,11 @@ def number(value: int | float | None, digits: int = 3) -> str:
     if isinstance(value, int) or value >= 10 ** (digits - 1):
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.{digits}g}"
+
+
+def signed(value: float | None) -> str:
+    """``+0.42``, ``−0.05``, and a dash for what was not measured."""
+    return "–" if value is None else f"{value:+.3g}".replace("-", "\u2212")
 
 
 def duration(seconds: int | float | None) -> str:

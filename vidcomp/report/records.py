@@ -5,7 +5,7 @@ on the page.
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -27,13 +27,15 @@ class Record(BaseModel):
 
 
 class ScoreRecord(Record):
-    """A number with its 95 % interval, the count behind it, and what guessing would give."""
+    """A number with its 95 % interval, the count behind it, and what guessing would give. `flag`:
+    why it should not be believed."""
 
     value: Number
     low: Number
     high: Number
     n: int
     chance: Number = None
+    flag: str = ""
 
 
 class LevelRecord(Record):
@@ -50,10 +52,34 @@ class CeilingRecord(Record):
     joint: ScoreRecord
 
 
+class TrialRecord(Record):
+    """Samples beside a run's own: drawn with other settings, or from the weights as trained."""
+
+    settings: dict[str, Any]
+    weights: str
+    joint: dict[str, ScoreRecord]
+
+
 class RunRecord(Record):
-    """One generator run; `scores` by level, `ceilings` by source and level; empty if none."""
+    """One generator run; `scores` by level, `ceilings` by source and level; empty if none.
+
+    `reason`: why there are no scores. `cell`, `world`: its place in a study. `modules`: parameters
+    of trunk, ends (heads and embeddings) and training_only. All scores are of averaged weights and
+    of the last checkpoint; `trials` may have others. `curves` by level: steps and joint accuracy of
+    few samples; `best` is their maximum, which is a lucky one. `fallback` by level: see
+    `report.claims`. `probes`: what claims ask of other probes.
+    """
 
     name: str
+    reason: str = ""
+    cell: str | None = None
+    world: str | None = None
+    modules: dict[str, int] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    best: dict[str, tuple[float, float]] = {}
+    fallback: dict[str, ScoreRecord] = {}
+    trials: dict[str, TrialRecord] = {}
+    probes: dict[str, dict[str, ScoreRecord]] = {}
     config_hash: str | None = None
     split_hash: str | None = None
     seed: int | None = None
@@ -68,6 +94,50 @@ class RunRecord(Record):
     ceilings: dict[str, dict[str, CeilingRecord]] = {REAL: {}, RECONSTRUCTION: {}}
 
 
+Verdict = Literal["reproduced", "not reproduced", "not decided"]
+
+
+class ComparisonRecord(Record):
+    """Two cells, paired by seed; `lower` is None for a comparison with zero."""
+
+    higher: str
+    lower: str | None
+    seeds: list[int]
+    differences: list[float]
+    mean: Number
+    low: Number
+    high: Number
+    verdict: Verdict
+    notes: list[str]
+
+
+class ClaimRecord(Record):
+    """A claim in one world."""
+
+    id: str
+    text: str
+    paper: str
+    own: bool
+    world: str
+    measure: str
+    min_effect: float
+    after_steps: int
+    verdict: Verdict
+    comparisons: list[ComparisonRecord]
+
+
+class TuningRecord(Record):
+    """What was chosen for one value of an axis, of how many trials, and how the best did on seen
+    combinations."""
+
+    world: str
+    value: str
+    chosen: dict[str, Any]
+    seen: Number
+    num_trials: int
+    tried: list[tuple[str, Number]] = []
+
+
 class ReportRecord(Record):
     """``report.json``."""
 
@@ -77,4 +147,6 @@ class ReportRecord(Record):
     versions: dict[str, str]
     wall_s: Number
     runs: list[RunRecord]
-    claims: list[dict[str, Any]] = []
+    claims: list[ClaimRecord] = []
+    tuning: list[TuningRecord] = []
+    left_out: list[str] = []

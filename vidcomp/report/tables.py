@@ -1,17 +1,18 @@
 """The tables of a report: which numbers stand in which cell; the template says how they look.
 
 A cell holds one score for each seed. With one seed it has that seed's 95 % interval; with several
-it has their mean and their range, since the spread of seeds is what a reader has to weigh.
+it has their mean and its 95 % t-interval, since the spread of seeds is what a reader has to weigh.
 """
 
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vidcomp.report.collect import ScoredRun, TrainedTokenizer, World, series
 from vidcomp.report.records import REAL, RECONSTRUCTION, LevelRecord, ScoreRecord
-from vidcomp.world.splits import level_name
+from vidcomp.report.rule import t_interval
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,17 @@ class Cell:
 
     @property
     def low(self) -> float | None:
-        return self.scores[0].low if len(self.scores) == 1 else min(self.values, default=None)
+        return self.scores[0].low if len(self.scores) == 1 else self._of_seeds("low")
 
     @property
     def high(self) -> float | None:
-        return self.scores[0].high if len(self.scores) == 1 else max(self.values, default=None)
+        return self.scores[0].high if len(self.scores) == 1 else self._of_seeds("high")
+
+    def _of_seeds(self, end: Literal["low", "high"]) -> float | None:
+        """Cut at 0 and 1: what several seeds have in a report are shares."""
+        if len(self.values) < 2:
+            return None
+        return min(1.0, max(0.0, getattr(t_interval(self.values), end)))
 
     @property
     def n(self) -> int | None:
@@ -54,16 +61,6 @@ class TableRow:
     cells: tuple[Cell, ...]
     note: str = ""
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Facet:
-    """A part of the coverage picture: two factors' classes against each other, the others fixed."""
-
-    title: str
-    row_names: tuple[str, ...]
-    column_names: tuple[str, ...]
-    levels: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -154,24 +151,6 @@ def per_factor(world: World) -> list[TableRow]:
             cells.append(Cell(tuple(record.per_factor[name] for record in scored)))
         rows.append(TableRow(group.label, tuple(cells)))
     return rows
-
-
-def coverage(world: World) -> list[Facet]:
-    """The level of every combination: two factors make a table, the others as many tables."""
-    items = world.clips.factors.items
-    names = [factor.class_names for factor in items]
-    columns = names[1] if len(items) > 1 else ("",)
-    levels = iter(world.split.combination_levels().tolist())
-    level_of = {combo: level_name(next(levels)) for combo in itertools.product(*names)}
-    facets: list[Facet] = []
-    for rest in itertools.product(*names[2:]):
-        title = ", ".join(f"{f.name}: {c}" for f, c in zip(items[2:], rest, strict=True))
-        table = [
-            tuple(level_of[(r, *((c,) if len(items) > 1 else ()), *rest)] for c in columns)
-            for r in names[0]
-        ]
-        facets.append(Facet(title, names[0], columns, tuple(table)))
-    return facets
 
 
 def costs(runs: Sequence[ScoredRun], tokenizers: Sequence[TrainedTokenizer]) -> list[Cost]:

@@ -13,12 +13,17 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, Seriali
 from vidcomp.config import RootSettings, Settings, read_yaml
 from vidcomp.datasets.base import DataConfig
 from vidcomp.models.generator import GeneratorConfig
+from vidcomp.models.guidance import GuidanceConfig
 from vidcomp.samplers import base as samplers
 from vidcomp.tokenizers import base as tokenizers
 
 
 class TrainConfig(Settings):
-    """How a task is trained. `batch_size` is the global batch, over processes and micro-batches."""
+    """How a task is trained. `batch_size` is the global batch, over processes and micro-batches.
+
+    `cache`: where a generator's run keeps its latents: in memory, up to `cache_gb`; on disk
+    (``latents``), where other runs find them; or nowhere.
+    """
 
     steps: PositiveInt
     batch_size: PositiveInt = 32
@@ -29,8 +34,12 @@ class TrainConfig(Settings):
     betas: tuple[float, float] = (0.9, 0.98)
     grad_clip: PositiveFloat = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    mixed_precision: Literal["no", "bf16"] = "no"
+    # YAML 1.1 takes a bare `no` for false, on the command line too.
+    mixed_precision: Annotated[
+        Literal["no", "bf16"], BeforeValidator(lambda raw: "no" if raw is False else raw)
+    ] = "no"
     num_workers: Annotated[int, Field(ge=0)] = 0
+    cache: Literal["memory", "latents", "none"] = "memory"
     cache_gb: Annotated[float, Field(ge=0)] = 2.0
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 500
@@ -38,17 +47,21 @@ class TrainConfig(Settings):
     tracker: str = "tensorboard"
 
 
-class SamplingConfig(Settings):
+class SamplingConfig(GuidanceConfig):
     """How a trained generator is sampled; nothing of it is known to training.
 
     `sampler`: None means unmask for masked objectives and euler for continuous ones.
+
+    `num_frames`: of the samples, if more than the training clips have: the generator goes on from
+    the last `overlap_frames` of its own, clip after clip (None: half a clip).
     """
 
-    guidance_scale: float = 2.0
     temperature: Annotated[float, Field(ge=0)] = 1.0
     sampler: Annotated[
         SerializeAsAny[samplers.Config] | None, BeforeValidator(samplers.SAMPLERS.config)
     ] = None
+    num_frames: PositiveInt | None = None
+    overlap_frames: PositiveInt | None = None
     clips_per_level: PositiveInt = 64
     batch_size: PositiveInt = 64
     seed: int = 0

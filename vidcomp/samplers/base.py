@@ -9,14 +9,14 @@ the sampler's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vidcomp.config import Family, UserError, Variant
-from vidcomp.schedules import RectifiedPath, Schedule
+from vidcomp.schedules import NoisePath, PathPoint, Schedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Latents, Prediction, State
 
@@ -49,11 +49,12 @@ class Config(Variant, ABC):
 # What the solvers of a continuous path share.
 
 
-def require_path(schedule: Schedule, sampler: str) -> RectifiedPath:
+def require_path(schedule: Schedule, sampler: str) -> NoisePath:
     """The noise path of an objective; raises if it has a mask schedule instead."""
-    if not isinstance(schedule, RectifiedPath):
+    if not isinstance(schedule, NoisePath):
         raise UserError(
-            f"sampler {sampler} needs a continuous path (flow); for a masked objective use unmask"
+            f"sampler {sampler} needs a continuous path (flow, diffusion); "
+            "for a masked objective use unmask"
         )
     return schedule
 
@@ -61,6 +62,19 @@ def require_path(schedule: Schedule, sampler: str) -> RectifiedPath:
 def level_for_latents(state: State, level: float) -> Float[Tensor, "b 1 1 1 1"]:
     """`level` for every clip, shaped to multiply latents."""
     return torch.full_like(state.level, level)[:, None, None, None, None]
+
+
+class Parts(NamedTuple):
+    """What a point of a path is a mixture of."""
+
+    data: Float[Tensor, "b T H W d"]
+    noise: Float[Tensor, "b T H W d"]
+
+
+def parts(prediction: Prediction, x: Float[Tensor, "b T H W d"], point: PathPoint) -> Parts:
+    """The predicted data, and the noise that they imply at `x`."""
+    assert prediction.values is not None, "objectives on a path predict values"
+    return Parts(prediction.values, point.noise(x, prediction.values))
 
 
 def moved(state: State, values: Float[Tensor, "b T H W d"], level: float) -> State:

@@ -27,17 +27,20 @@ _BASES = (5, 2, 3)  # of time, height, width: on one frame this is the order of 
 
 
 class Config(base.Config):
-    """`choice_temperature` scales the Gumbel noise of the confidence order."""
+    """`order`: None takes the confidence of objectives that have one, a random order of others.
+
+    `choice_temperature` scales the Gumbel noise of the confidence order.
+    """
 
     num_steps: PositiveInt = 12
-    order: Literal["confidence", "random", "halton"] = "confidence"
+    order: Literal["confidence", "random", "halton"] | None = None
     choice_temperature: NonNegativeFloat = 2.0
 
     def build(self, schedule: Schedule) -> "Unmask":
         if not isinstance(schedule, MaskSchedule):
             raise UserError(
-                f"sampler {self.name} needs a masked objective (maskgit); "
-                "for a continuous path use euler or heun"
+                f"sampler {self.name} needs a masked objective (maskgit, soft_maskgit, givt, mar); "
+                "for a continuous path use euler, heun, ddim or ancestral"
             )
         return Unmask(self, schedule)
 
@@ -66,10 +69,13 @@ class Unmask:
         self, prediction: Prediction, level: Float[Tensor, " b"], state: State, rng: Rng, step: int
     ) -> Float[Tensor, "b T H W"]:
         shape = state.known.shape[1:]
-        if self.config.order == "halton":
+        order = self.config.order
+        if order is None:
+            order = "random" if prediction.confidence is None else "confidence"
+        if order == "halton":
             ranks = halton_ranks(state.latents.grid).to(level.device)
             return -ranks.float().expand(state.known.shape)
-        if self.config.order == "random":
+        if order == "random":
             return rng.fold("random order").uniform(*shape)  # the same at every step
         if prediction.confidence is None:
             raise UserError(

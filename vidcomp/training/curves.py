@@ -35,18 +35,19 @@ class CurveHook:
 
     def __call__(self, step: int, model: nn.Module) -> dict[str, float]:
         assert isinstance(model, Generator)
-        classes = torch.cat(list(self.requests.values()))
+        classes, values = (torch.cat(x) for x in zip(*self.requests.values(), strict=True))
         video = sample_clips(
             model,
             self.tokenizer.to(next(model.parameters()).device),
-            Condition.of(classes, self.clips.factors.prototypes(classes)),
+            Condition.of(classes, values),
             self.clips.size,
             self.run.sampling,
             Rng.make(self.run.seed, "curves", torch.arange(len(classes))),
         )
+        sizes = [len(asked.classes) for asked in self.requests.values()]
+        verdicts = self.judge.read(video).split(sizes)
         found: dict[str, float] = {}
-        verdicts = self.judge.read(video).split([len(asked) for asked in self.requests.values()])
         for (level, asked), read in zip(self.requests.items(), verdicts, strict=True):
-            scores = score_verdicts(read, asked, self.clips.factors)
+            scores = score_verdicts(read, asked.classes, self.clips.factors)
             found |= {f"eval/{level}/{key}": scores[key].value for key in ("joint", "frames")}
         return found

@@ -1,37 +1,45 @@
 """The task of a generator: the latents of seen combinations, made by a frozen tokenizer.
 
-Latents are encoded once and kept in memory if they fit in ``train.cache_gb``; otherwise each batch
-is encoded when it is asked for.
+Clips are encoded once, as ``train.cache`` says (`training.latents`), or each batch is when it is
+asked for.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float, Int64
 from torch import Tensor
-from tqdm import tqdm
 
 from vidcomp.datasets.base import Dataset
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
-from vidcomp.pipeline import ClipFormat, default_device
+from vidcomp.pipeline import ClipFormat
 from vidcomp.runs import GeneratorRun, load_tokenizer
 from vidcomp.seeding import Rng, initial_weights
 from vidcomp.training.curves import CurveHook
+from vidcomp.training.latents import (
+    CACHE,
+    Kept,
+    KeptClips,
+    LatentCache,
+    cache_key,
+    in_memory,
+    on_disk,
+    shard_plan,
+)
+from vidcomp.training.order import mean_over, portions_of
 from vidcomp.training.trainer import Hooks, Task
 from vidcomp.types import Frames, Latents, Losses, video_from_frames
 from vidcomp.world.splits import Split
 
-_CLIPS_AT_A_TIME = 64
-
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Clean latents (or, where they are not cached, clips to encode) with what each clip shows."""
+    """Latents (or, where they are not cached, clips to encode) with what each clip shows."""
 
-    content: Latents | Frames
+    content: Kept | Frames
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
 
@@ -55,24 +63,42 @@ class GeneratorTask(Task[Generator]):
         tokenizer = load_tokenizer(tokenizer_folder)
         with initial_weights(run.seed):
             self.model = run.generator.build(tokenizer.spec, dataset.factors)
+        if tokenizer.spec.codebook_sizes is not None:
+            self.model.objective.learn_codes(tokenizer.lookup)
         self.run, self.dataset, self.split, self.rows = run, dataset, split, rows
+        self.tokenizer_folder = tokenizer_folder
         # In a tuple, so that it is neither trained, nor saved with the generator.
         self.frozen = (tokenizer,)
-        grid = tokenizer.spec.grid(dataset.num_frames, dataset.height, dataset.width)
-        self.num_clips = len(rows)
-        self.tokens_per_clip = grid.size
-        num_codes = len(tokenizer.spec.codebook_sizes or ())
-        clip_bytes = grid.size * (4 * tokenizer.spec.channels + 8 * num_codes)
-        fits = self.num_clips * clip_bytes <= run.train.cache_gb * 1e9
-        self.cache = self._encoded_clips() if fits else None
+        self.portions = portions_of(dataset, rows)
+        self.tokens_per_clip = mean_over(
+            self.portions,
+            lambda num_frames: tokenizer.spec.grid(num_frames, dataset.height, dataset.width).size,
+        )
+        self.cache: LatentCache | None = None
 
-    def batch(self, clips: Int64[Tensor, " b"]) -> LatentBatch:
+    def encode_clips(self, accelerator: Accelerator) -> None:
+        """Encode every clip before training, if ``train.cache`` asks for it."""
+        plan = shard_plan(self.portions)
+
+        def encode(clips: Tensor) -> KeptClips:
+            batch = self._read(clips, None).to(accelerator.device)
+            kept = Kept.of(self._latents(batch), self.frozen[0].spec)
+            return KeptClips(kept.to("cpu"), batch.classes.cpu(), batch.values.cpu())
+
+        if self.run.train.cache == "memory":
+            self.cache = in_memory(plan, encode)
+        elif self.run.train.cache == "latents":
+            rows = [self.rows[clips] for clips in plan]
+            key = cache_key(self.tokenizer_folder, self.dataset, rows)
+            self.cache = on_disk(CACHE / key, plan, encode, accelerator)
+
+    def batch(self, clips: Int64[Tensor, " b"], rng: Rng) -> LatentBatch:
         if self.cache is None:
-            batch = self._read(clips)
+            batch = self._read(clips, rng)
         else:
-            latents, cache = self._latents(self.cache), self.cache
-            batch = LatentBatch(latents[clips], cache.classes[clips], cache.values[clips])
-        self.split.refuse_held_out(batch.classes)
+            found = self.cache[clips]
+            batch = LatentBatch(found.kept, found.classes, found.values)
+        self.split.refuse_held_out(batch.classes, batch.values)
         return batch
 
     def forward(self, batch: LatentBatch, rng: Rng) -> Losses:
@@ -81,6 +107,9 @@ class GeneratorTask(Task[Generator]):
 
     def averaged(self) -> Generator:
         return self.model.without_jepa()
+
+    def averages_are(self, averages: Generator) -> None:
+        self.model.share_average(averages)
 
     def after_step(self) -> None:
         self.model.after_step()
@@ -92,35 +121,17 @@ class GeneratorTask(Task[Generator]):
         curves = CurveHook(self.run, self.frozen[0], ClipFormat.of(self.dataset), self.split)
         return Hooks(evaluate=curves, every=self.run.evaluate.every)
 
-    def _read(self, clips: Int64[Tensor, " b"]) -> LatentBatch:
-        read = self.dataset.clips(self.rows[clips])
+    def _read(self, clips: Int64[Tensor, " b"], rng: Rng | None) -> LatentBatch:
+        """The clips, with the random crops of `rng` if it is given."""
+        rows = self.rows[clips]
+        read = self.dataset.clips(rows) if rng is None else self.dataset.draw(rows, rng)
         return LatentBatch(read.frames, read.classes, read.values)
 
     @torch.no_grad()
     def _latents(self, batch: LatentBatch) -> Latents:
         """The latents of a batch, in full precision also within autocast."""
-        if isinstance(batch.content, Latents):
-            return batch.content
-        tokenizer = self.frozen[0].to(batch.content.device)
-        with torch.autocast(batch.content.device.type, enabled=False):
+        tokenizer = self.frozen[0].to(batch.classes.device)
+        with torch.autocast(batch.classes.device.type, enabled=False):
+            if isinstance(batch.content, Kept):
+                return batch.content.latents(tokenizer)
             return tokenizer.encode(video_from_frames(batch.content))
-
-    def _encoded_clips(self) -> LatentBatch:
-        """Every training clip, encoded on the device and kept on the CPU."""
-        chunks = torch.arange(self.num_clips).split(_CLIPS_AT_A_TIME)
-        device = default_device(None)
-        parts: list[LatentBatch] = []
-        for clips in tqdm(chunks, desc="encode", unit="batch", leave=False, disable=None):
-            part = self._read(clips).to(device)
-            parts.append(replace(part, content=self._latents(part)).to("cpu"))
-        return LatentBatch(
-            _joined([self._latents(part) for part in parts]),
-            torch.cat([part.classes for part in parts]),
-            torch.cat([part.values for part in parts]),
-        )
-
-
-def _joined(parts: Sequence[Latents]) -> Latents:
-    codes = [part.codes for part in parts if part.codes is not None]
-    values = torch.cat([part.values for part in parts])
-    return Latents(values, torch.cat(codes) if codes else None)

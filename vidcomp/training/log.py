@@ -85,7 +85,7 @@ class Log:
         self._record(step, values)
         self.since_s, self.since_step = time.perf_counter(), step
 
-    def summary(self, progress: Progress, tokens_per_clip: int, num_parameters: int) -> None:
+    def summary(self, progress: Progress, tokens_per_clip: float, num_parameters: int) -> None:
         """The last line: steps/s, tokens/s and the share of time spent waiting for data."""
         seconds = max(progress.train_s, 1e-9)
         steps_per_s = progress.step / seconds

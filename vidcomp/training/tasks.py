@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vidcomp.config import UserError
-from vidcomp.datasets.base import Dataset, build, prepare
+from vidcomp.datasets.base import Dataset, build
 from vidcomp.pipeline import ClipFormat
 from vidcomp.runs import (
     GeneratorRun,
@@ -33,7 +33,10 @@ from vidcomp.runs import (
     write_json,
 )
 from vidcomp.seeding import initial_weights
+from vidcomp.storage import prepare
+from vidcomp.training import latents
 from vidcomp.training.generator_task import GeneratorTask
+from vidcomp.training.order import portions_of
 from vidcomp.training.tokenizer_task import TokenizerTask
 from vidcomp.training.trainer import Hooks, fit, make_accelerator, micro_batch_size
 from vidcomp.types import num_parameters
@@ -62,7 +65,7 @@ def train(run: Run, out: Path | None = None) -> Path:
         task = TokenizerTask(run, dataset, rows)
         hooks = Hooks(evaluate=task.measure, every=run.train.checkpoint_every)
     else:
-        refuse_misfits(run, dataset)
+        refuse_misfits(run, dataset, rows)
         tokenizer = prepare_tokenizer(run.tokenizer)
         task = GeneratorTask(run, dataset, split, rows, tokenizer)
         hooks = task.hooks()
@@ -77,10 +80,13 @@ def train(run: Run, out: Path | None = None) -> Path:
             num_processes=accelerator.num_processes,
             parameters=num_parameters(task.model),
             clips=ClipFormat.of(dataset).to_json(),
+            decoders=dataset.decoders,
             **inputs,
         )
         write_json(out / "environment.json", with_resumption(out, record, inputs))
     accelerator.wait_for_everyone()
+    if isinstance(task, GeneratorTask):
+        task.encode_clips(accelerator)
     fit(task, run.train, out, accelerator=accelerator, seed=run.seed, hooks=hooks)
     return out
 
@@ -102,10 +108,11 @@ def training_rows(run: Run, dataset: Dataset, split: Split) -> Int64[Tensor, " n
     """The clips that a run may train on: none that scores, and seen combinations only if it says
     so. Raises UserError if a generator's hold a held-out combination, or if there are none."""
     rows = rows_for("training", dataset)
+    classes, values = dataset.classes(), dataset.values()
     if run.combinations == "seen":
-        rows = rows[split.seen(dataset.classes()[rows])]
+        rows = rows[split.seen(classes[rows], values[rows])]
     if isinstance(run, GeneratorRun):
-        split.refuse_held_out(dataset.classes()[rows])
+        split.refuse_held_out(classes[rows], values[rows])
     if len(rows) == 0:
         raise UserError(
             f"none of the {len(dataset)} clips is left to train on: a fifth is for scoring, and "
@@ -114,14 +121,17 @@ def training_rows(run: Run, dataset: Dataset, split: Split) -> Int64[Tensor, " n
     return rows
 
 
-def refuse_misfits(run: GeneratorRun, dataset: Dataset) -> None:
-    """Raise UserError if tokenizer, generator, clips and judge do not fit: it is built once, before
-    hours may go into its tokenizer."""
+def refuse_misfits(run: GeneratorRun, dataset: Dataset, rows: Int64[Tensor, " n"]) -> None:
+    """Raise UserError if tokenizer, generator, clips, cache and judge do not fit: it is built once,
+    before hours may go into its tokenizer."""
     tokenizer, _ = described_tokenizer(run.tokenizer)
     with initial_weights(run.seed):
         spec = tokenizer.tokenizer.build().spec
         run.generator.build(spec, dataset.factors)
-    spec.grid(dataset.num_frames, dataset.height, dataset.width)
+    portions = portions_of(dataset, rows)
+    for portion in portions:
+        spec.grid(portion.num_frames, dataset.height, dataset.width)
+    latents.refuse_misfit(run.train, dataset, spec, portions)
     if run.evaluate is not None:
         load_judge(Path(run.evaluate.probe), dataset.factors)
 

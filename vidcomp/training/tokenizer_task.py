@@ -1,15 +1,19 @@
 """The task of a tokenizer: reconstruct clips."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from vidcomp.config import UserError
 from vidcomp.datasets.base import Dataset
 from vidcomp.runs import TokenizerRun, rows_for
 from vidcomp.seeding import Rng, initial_weights, permutation
 from vidcomp.tokenizers.base import Tokenizer, code_usage
+from vidcomp.training.order import mean_over, portions_of
 from vidcomp.training.trainer import Task
 from vidcomp.types import Frames, Losses, Video, frames_from_video, video_from_frames
 
@@ -37,13 +41,21 @@ class TokenizerTask(Task[Tokenizer]):
         with initial_weights(run.seed):
             self.model = run.tokenizer.build()
         self.dataset, self.rows = dataset, rows
-        self.scoring_rows = rows_for("scoring", dataset)[:_MEASURED_CLIPS]
-        self.num_clips = len(rows)
-        size = (dataset.num_frames, dataset.height, dataset.width)
-        self.tokens_per_clip = self.model.spec.grid(*size).size
+        scoring = rows_for("scoring", dataset)
+        self.scoring_rows = scoring[torch.isin(scoring, dataset.longest())][:_MEASURED_CLIPS]
+        if not len(self.scoring_rows):
+            raise UserError(
+                f"no clip of {dataset.num_frames} frames is left for scoring; add such clips"
+            )
+        self.portions = portions_of(dataset, rows)
+        spec = self.model.spec
+        self.tokens_per_clip = mean_over(
+            self.portions,
+            lambda num_frames: spec.grid(num_frames, dataset.height, dataset.width).size,
+        )
 
-    def batch(self, clips: Int64[Tensor, " b"]) -> VideoBatch:
-        return VideoBatch(self.dataset.clips(self.rows[clips]).frames)
+    def batch(self, clips: Int64[Tensor, " b"], rng: Rng) -> VideoBatch:
+        return VideoBatch(self.dataset.draw(self.rows[clips], rng).frames)
 
     def forward(self, batch: VideoBatch, rng: Rng) -> Losses:
         return self.model.loss(video_from_frames(batch.frames), rng)
@@ -64,13 +76,12 @@ class TokenizerTask(Task[Tokenizer]):
         """Set the latent statistics of the averaged `model`, from clips that it trains on; find its
         PSNR and how many codes it uses, on clips that nothing trains on, of all combinations."""
         assert isinstance(model, Tokenizer)
-        training = self.rows[permutation(0, "measure", self.num_clips)[:_MEASURED_CLIPS]]
         device = model.latent_mean.device
 
         def video(rows: Tensor) -> Video:
             return video_from_frames(self.dataset.clips(rows).frames.to(device))
 
-        model.measure_latents(video(rows) for rows in training.split(_CLIPS_AT_A_TIME))
+        model.measure_latents(video(rows) for rows in self._measured_rows())
         psnrs: list[Tensor] = []
         codes: list[Tensor] = []
         for rows in self.scoring_rows.split(_CLIPS_AT_A_TIME):
@@ -85,6 +96,14 @@ class TokenizerTask(Task[Tokenizer]):
             found[f"eval/code_usage_{i}"] = usage.share
             found[f"eval/code_perplexity_{i}"] = usage.perplexity
         return found
+
+    def _measured_rows(self) -> Iterator[Int64[Tensor, " b"]]:
+        """Clips of every portion, as many as its weight says, one length at a time."""
+        whole = sum(portion.weight for portion in self.portions)
+        for portion in self.portions:
+            count = math.ceil(_MEASURED_CLIPS * portion.weight / whole)
+            chosen = portion.rows[permutation(0, "measure", len(portion.rows))[:count]]
+            yield from self.rows[chosen].split(_CLIPS_AT_A_TIME)
 
 
 def shown_psnr_db(made: Video, real: Video) -> Tensor:

@@ -22,6 +22,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from vidcomp.config import UserError
+from vidcomp.datasets.base import Portion
 from vidcomp.runs import TrainConfig, checkpoints
 from vidcomp.schedules import warmup_cosine
 from vidcomp.seeding import Rng
@@ -41,13 +42,13 @@ class Task(nn.Module, ABC, Generic[Model]):
     """What is trained on what. `model` is what is saved."""
 
     model: Model
-    num_clips: int
-    tokens_per_clip: int
+    portions: tuple[Portion, ...]
+    tokens_per_clip: float
 
     @abstractmethod
-    def batch(self, clips: Int64[Tensor, " b"]) -> Any:
-        """The training clips with these numbers, 0 <= number < `num_clips`, as CPU tensors in a
-        record that has `to(device)`."""
+    def batch(self, clips: Int64[Tensor, " b"], rng: Rng) -> Any:
+        """The training clips with these numbers, rows of `portions` and of one length, as CPU
+        tensors in a record that has `to(device)`. Random crops are those of `rng`."""
 
     @abstractmethod
     def forward(self, batch: Any, rng: Rng) -> Losses:
@@ -56,6 +57,10 @@ class Task(nn.Module, ABC, Generic[Model]):
     def averaged(self) -> Model:
         """What of `model` is averaged: all that is used after training."""
         return self.model
+
+    def averages_are(self, averages: Model) -> None:
+        """Before the first step: `averages` will be, after each step, those of `averaged()`."""
+        return
 
     def after_step(self) -> None:
         """After each optimiser step."""
@@ -100,6 +105,7 @@ def fit(
     if saved := checkpoints(out):
         progress = load_checkpoint(saved[-1], task.model, ema, optimizer)
         accelerator.print(f"{out}: going on from step {progress.step}")
+    task.averages_are(ema.model)
     network = accelerator.prepare_model(task)  # the same weights; gradients over all processes
     batches = micro_batches(task, config, accelerator, seed=seed, first_step=progress.step)
 

@@ -14,7 +14,7 @@ A dataset may have no factors at all: then there is one combination, the empty o
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -52,6 +52,11 @@ class Factor:
     @property
     def value_size(self) -> int:
         return len(self.classes[0].prototype)
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest frames that show it."""
+        return 2 if self.temporal else 1
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -113,6 +118,14 @@ class Factors:
     def spreads(self, classes: Int64[Tensor, "b f"]) -> Float[Tensor, "b f v"]:
         """The half-widths of the boxes that values of `classes` are drawn from."""
         return self._values([[c.spread for c in f.classes] for f in self.items], classes)
+
+    def without_spread(self) -> "Factors":
+        """The same factors, where every value of a class is its prototype."""
+        items: list[Factor] = []
+        for factor in self.items:
+            classes = [replace(c, spread=(0.0,) * len(c.spread)) for c in factor.classes]
+            items.append(replace(factor, classes=tuple(classes)))
+        return Factors(tuple(items))
 
     def _values(
         self, numbers: list[list[tuple[float, ...]]], classes: Int64[Tensor, "b f"]

@@ -1,33 +1,38 @@
-"""Scenes: from (seed, index, classes) to where the sprite is, how large, and in which colour.
+"""What a clip is asked to show: from (seed, index) to the classes and values of its factors.
 
-A controlled factor is drawn inside its class's box, everything else over its natural range, and the
-sprite never leaves the frame. Every draw is a pure function of (seed, index), so clip i is the same
-whoever asks, in whatever batch.
+A controlled factor is drawn inside its class's box. What a config lists as varying is drawn over
+all its classes; of what is neither, each world (`vidcomp.world.single`, `vidcomp.world.pair`) draws
+shape, colour, size and direction over their natural range, and leaves the rest out.
 
-Unusual: travel and start depend on the radius but never on the shape, although some shapes would
-have more room: otherwise speed and place would tell the shape.
+Every draw is a stream of its own and a pure function of (seed, index): clip i is the same whoever
+asks, in whatever batch, and another class of one factor leaves all other draws as they were.
 """
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vidcomp.config import UserError
+from vidcomp.config import UserError, nearest
 from vidcomp.seeding import Rng
-from vidcomp.world.concepts import SHAPES
-from vidcomp.world.factors import Factors
-from vidcomp.world.sprites import EXTENT, Scene
+from vidcomp.world.factors import Factor, Factors
+from vidcomp.world.shapes import SHAPES
+from vidcomp.world.textures import NUM_DRAWS, Background
 
 RADIUS = (0.20, 0.25)
 """The radius where size is not a factor; smaller shapes are hard to tell apart at 32 pixels."""
 
 TRAVEL = (0.25, 0.40)
-"""How far the sprite moves over the clip, as a fraction of the frame's shorter side."""
+"""How far the sprite moves over the clip where speed is not a factor, as a fraction of the frame's
+shorter side."""
+
+NUISANCE_SHAPES = ("circle", "square", "triangle")
+"""Where shape is not a factor: those that are easily told apart."""
 
 MAX_ANGLE_RAD = 0.15
-NUISANCE_SHAPES = ("circle", "square", "triangle")
+LIGHT = (0.55, 1.0)  # where lighting varies
 
 
 def combinations_of(
@@ -51,84 +56,106 @@ def draw_values(
     return factors.prototypes(classes) + spreads * draws
 
 
-def draw_scene(
+def check_frames(factors: Factors, num_frames: int) -> None:
+    """A temporal factor cannot be seen in one frame."""
+    unseen = [factor.name for factor in factors.items if factor.min_frames > num_frames]
+    if unseen:
+        raise UserError(
+            f"{', '.join(unseen)} cannot be seen in one frame; set num_frames >= 2 or drop it"
+        )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What each clip has of one factor: its class's place in the library, and its value."""
+
+    kind: Int64[Tensor, " b"]
+    value: Float[Tensor, "b v"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is settled of some clips, by the name of the factor, and the streams for the rest."""
+
+    settled: dict[str, Settled]
+    varying: Sequence[str]
+    rng: Rng
+
+    def value(self, name: str, otherwise: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+        return self.settled[name].value if name in self.settled else otherwise
+
+    def kind(self, name: str) -> Int64[Tensor, " b"] | None:
+        return self.settled[name].kind if name in self.settled else None
+
+    def between(
+        self, stream: str, low: "Tensor | float", high: "Tensor | float", *shape: int
+    ) -> Tensor:
+        """A uniform draw, from the stream with this name alone."""
+        return low + self.rng.fold(stream).uniform(*shape) * (high - low)
+
+    def shapes(self) -> Int64[Tensor, " b"]:
+        if "shape" in self.settled:
+            return self.settled["shape"].kind
+        return nuisance_shapes(self.rng.fold("shape"))
+
+    def rgb(self) -> Float[Tensor, "b 3"]:
+        return self.value("colour", _rgb_of_hue(self.rng.fold("hue").uniform(1)))
+
+    def background(self) -> Background | None:
+        kind = self.kind("background")
+        draws = self.rng.fold("background").uniform(NUM_DRAWS)
+        return None if kind is None else Background(kind, draws)
+
+    def light(self) -> Float[Tensor, " b"] | None:
+        lit = self.between("light", *LIGHT)
+        return lit if "lighting" in self.varying else None
+
+
+def ask(
+    library: Sequence[Factor],
     factors: Factors,
     classes: Int64[Tensor, "b f"],
     indices: Int64[Tensor, " b"],
     *,
     seed: int,
-    num_frames: int,
-    height: int,
-    width: int,
-) -> Scene:
-    """The scenes of the clips `indices`, which show `classes`."""
-    rng = Rng.make(seed, "scene", indices)
-    column = {name: f for f, name in enumerate(factors.names)}
+    varying: Sequence[str],
+) -> Asked:
+    """Settle what is controlled, and what varies."""
     values = draw_values(factors, classes, indices, seed=seed)
-
-    if "size" in column:
-        radius = values[:, column["size"], 0]
-    else:
-        radius = _between(rng.fold("radius").uniform(1)[:, 0], *RADIUS)
-    if "colour" in column:
-        rgb = values[:, column["colour"], :3]
-    else:
-        rgb = _rgb_of_hue(rng.fold("hue").uniform(1))
-    if "motion" in column:
-        direction = values[:, column["motion"], :2]
-    else:
-        turn = 2 * math.pi * rng.fold("direction").uniform(1)
-        direction = torch.cat([turn.cos(), turn.sin()], dim=1)
-    if "shape" in column:
-        names = factors.items[column["shape"]].class_names
-        shape = torch.tensor([SHAPES.index(name) for name in names])[classes[:, column["shape"]]]
-    else:
-        names = NUISANCE_SHAPES
-        drawn = rng.fold("shape").integers(len(names), 1)[:, 0]
-        shape = torch.tensor([SHAPES.index(name) for name in names])[drawn]
-
-    return Scene(
-        centres=_path(rng, radius, direction, num_frames=num_frames, height=height, width=width),
-        radius=radius,
-        angle_rad=_between(rng.fold("angle").uniform(1)[:, 0], -MAX_ANGLE_RAD, MAX_ANGLE_RAD),
-        rgb=rgb,
-        shape=shape,
-    )
+    settled: dict[str, Settled] = {}
+    for factor in library:
+        name, size = factor.name, factor.value_size
+        if name in factors.names:
+            f = factors.names.index(name)
+            places = torch.tensor([factor.index(c) for c in factors.items[f].class_names])
+            settled[name] = Settled(places[classes[:, f]], values[:, f, :size])
+        elif name in varying:
+            rng = Rng.make(seed, f"varying {name}", indices)
+            kind = rng.integers(len(factor.classes), 1)
+            boxes = Factors((factor,))
+            draws = rng.fold("value").uniform(1, size) * 2 - 1
+            value = boxes.prototypes(kind) + boxes.spreads(kind) * draws
+            settled[name] = Settled(kind[:, 0], value[:, 0])
+    return Asked(settled, varying, Rng.make(seed, "scene", indices))
 
 
-def _path(
-    rng: Rng,
-    radius: Float[Tensor, " b"],
-    direction: Float[Tensor, "b 2"],
-    *,
-    num_frames: int,
-    height: int,
-    width: int,
-) -> Float[Tensor, "b t 2"]:
-    """Straight and steady; the start is uniform where the sprite stays in the frame."""
-    frame = torch.tensor([width, height]) / min(height, width)  # x, y
-    reach = EXTENT * radius
-    longest = (1 - 2 * reach).clamp_max(TRAVEL[1])
-    travel = _between(rng.fold("travel").uniform(1)[:, 0], TRAVEL[0], longest)
-    step = travel[:, None] * direction  # b 2
-    low = reach[:, None] - step.clamp_max(0)
-    high = frame - reach[:, None] - step.clamp_min(0)
-    start = _between(rng.fold("start").uniform(2), low, high)
-    progress = torch.arange(num_frames) / max(num_frames - 1, 1)
-    return start[:, None] + progress[:, None] * step[:, None]
+def check_varying(factors: Factors, varying: Sequence[str], legal: Sequence[str]) -> None:
+    """What varies is known, and not controlled."""
+    for name in varying:
+        if name not in legal:
+            raise UserError(f"varying: no {name!r}; {nearest(name, legal)}")
+        if name in factors.names:
+            raise UserError(f"varying: {name!r} is a factor already; drop it from one of the two")
 
 
-def check_frames(factors: Factors, num_frames: int) -> None:
-    """A temporal factor cannot be seen in one frame."""
-    temporal = [factor.name for factor in factors.items if factor.temporal]
-    if num_frames == 1 and temporal:
-        raise UserError(
-            f"{', '.join(temporal)} cannot be seen in one frame; set num_frames >= 2 or drop it"
-        )
+def nuisance_shapes(rng: Rng) -> Int64[Tensor, " b"]:
+    drawn = rng.integers(len(NUISANCE_SHAPES), 1)[:, 0]
+    return torch.tensor([SHAPES.index(name) for name in NUISANCE_SHAPES])[drawn]
 
 
-def _between(u: Tensor, low: "Tensor | float", high: "Tensor | float") -> Tensor:
-    return low + u * (high - low)
+def progress_of(num_frames: int) -> Float[Tensor, " t"]:
+    """From 0 in the first frame to 1 in the last."""
+    return torch.arange(num_frames) / max(num_frames - 1, 1)
 
 
 def _rgb_of_hue(hue: Float[Tensor, "b 1"]) -> Float[Tensor, "b 3"]:

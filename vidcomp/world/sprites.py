@@ -1,142 +1,224 @@
-"""The renderer: one flat, anti-aliased sprite on a dark ground, from signed distances.
+"""The renderer: flat, anti-aliased sprites, one in front of the other, from signed distances.
 
-Every pixel evaluates the signed distance d to the shape's outline, and its coverage is ``clamp(0.5
-- d, 0, 1)`` with d in pixels: a ramp one pixel wide, whose integral is the shape's area. Tensors
-only, any device, a pure function of the scene; only elementwise operations, so that a clip has the
-same pixels in any batch.
+In a window around an object, every pixel evaluates the signed distance d to the outline, and its
+coverage is ``clamp(0.5 - d, 0, 1)`` with d in pixels: a ramp one pixel wide, whose integral is the
+shape's area. Objects are laid over the background from the first to the last; pixels that one does
+not cover cost next to nothing, so many small objects are as fast as a large one.
 
-Shapes, in units of the radius: all fit in a circle of `EXTENT`. Shape 0 is a disc of radius 1.
+Tensors only, any device, a pure function of the scene; only elementwise operations, so that a clip
+has the same pixels in any batch.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vidcomp.types import Frames
-from vidcomp.world.concepts import SHAPES
+from vidcomp.world.shapes import EXTENT, SHAPES, signed_distance
+from vidcomp.world.textures import DARKENING, TEXTURES, Background, paint_background, pattern
 from vidcomp.world.truth import Truth
 
-EXTENT = 1.2
-"""No shape reaches further than this many radii from its centre, at any angle."""
+CHUNK_PIXELS = 300_000
+"""Of the clips that are rendered at a time: larger temporaries are two to three times slower on a
+CPU."""
 
-BACKGROUND = 0.08
-"""Grey level of the ground, in [0, 1]."""
-
-CHUNK = 32
-"""Clips rendered at a time: larger temporaries are two to three times slower on a CPU."""
-
-_RING_HOLE = 0.5
-_STAR_INNER = 0.6
-_CROSS_HALF_WIDTH = 0.4
-_CROSS_HALF_LENGTH = math.sqrt(EXTENT**2 - _CROSS_HALF_WIDTH**2)
+_MARGIN_PX = 2  # the ramp outside a sharp corner
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be seen. Lengths are fractions of the frame's shorter side; y points down."""
+    """What is to be seen: `n` objects a clip, padded.
 
-    centres: Float[Tensor, "b t 2"]
-    radius: Float[Tensor, " b"]
-    angle_rad: Float[Tensor, " b"]  # clockwise
-    rgb: Float[Tensor, "b 3"]
-    shape: Int64[Tensor, " b"]  # index into SHAPES
+    Lengths are fractions of the frame's shorter side; y points down. What is None is left out:
+    objects are opaque and plain, the last is in front, the background is dark, the light white; the
+    truth has no velocities or contacts.
+    """
+
+    present: Bool[Tensor, "b n"]
+    centres: Float[Tensor, "b t n 2"]
+    radius: Float[Tensor, "b n"]
+    angle_rad: Float[Tensor, "b t n"]  # clockwise
+    rgb: Float[Tensor, "b n 3"]
+    shape: Int64[Tensor, "b n"]  # index into SHAPES
+    texture: Int64[Tensor, "b n"] | None = None  # index into TEXTURES
+    opacity: Float[Tensor, "b t n"] | None = None
+    layers: Int64[Tensor, "b n"] | None = None  # the objects from the back to the front
+    background: Background | None = None
+    light: Float[Tensor, " b"] | None = None  # on everything, 1 is white
+    velocities: Float[Tensor, "b t n 2"] | None = None  # per frame
+    contacts: Bool[Tensor, "b t n n+1"] | None = None
 
     def __len__(self) -> int:
-        return len(self.radius)
+        return len(self.present)
 
-    def __getitem__(self, rows: slice) -> "Scene":
-        return Scene(
-            self.centres[rows],
-            self.radius[rows],
-            self.angle_rad[rows],
-            self.rgb[rows],
-            self.shape[rows],
+    def __getitem__(self, rows: "Tensor | slice") -> "Scene":
+        everything: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {name: x[rows] for name, x in everything.items() if x is not None}
+        return Scene(**known)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Clips, and what their truth is made from: training asks for the frames alone.
+
+    An object's own pixels are those that it covers by half or more, in the frame or out of it.
+    """
+
+    scene: Scene
+    frames: Frames
+    segments: UInt8[Tensor, "b t h w"]
+    own_pixels: Float[Tensor, "b t n"]
+
+    @property
+    def truth(self) -> Truth:
+        unit_px = min(self.frames.shape[2:4])
+        velocities = self.scene.velocities
+        return Truth(
+            present=self.scene.present,
+            positions_px=self.scene.centres * unit_px - 0.5,
+            velocities_px=None if velocities is None else velocities * unit_px,
+            segments=self.segments,
+            visibility=self._seen_pixels() / self.own_pixels.clamp_min(1),
+            contacts=self.scene.contacts,
         )
 
-
-class Rendered(NamedTuple):
-    frames: Frames
-    truth: Truth
+    def _seen_pixels(self) -> Float[Tensor, "b t n"]:
+        b, t, n = self.own_pixels.shape
+        flat = self.segments.reshape(-1)
+        shown = flat.nonzero()[:, 0]
+        ids = shown // math.prod(self.segments.shape[2:]) * n + flat[shown] - 1
+        return ids.bincount(minlength=b * t * n).reshape(b, t, n).float()
 
 
 def render(scene: Scene, *, height: int, width: int) -> Rendered:
-    """Draw `scene`; its segments are the pixels that the sprite covers by half or more."""
+    """Draw `scene`."""
+    clips = max(1, CHUNK_PIXELS // (scene.centres.shape[1] * height * width))
     chunks = [
-        _alpha(scene[i : i + CHUNK], height=height, width=width)
-        for i in range(0, len(scene), CHUNK)
+        _draw(scene[i : i + clips], height=height, width=width)
+        for i in range(0, max(len(scene), 1), clips)
     ]
-    frames = [_paint(alpha, scene.rgb[i * CHUNK :][:CHUNK]) for i, alpha in enumerate(chunks)]
-    shown = torch.cat([alpha >= 0.5 for alpha in chunks])
-    truth = Truth(
-        present=torch.ones(len(scene), 1, dtype=torch.bool, device=scene.radius.device),
-        positions_px=(scene.centres * min(height, width) - 0.5)[:, :, None],
-        segments=shown.to(torch.uint8),
+    return Rendered(
+        scene=scene,
+        frames=torch.cat([chunk.frames for chunk in chunks]),
+        segments=torch.cat([chunk.segments for chunk in chunks]),
+        own_pixels=torch.cat([chunk.own_pixels for chunk in chunks]),
     )
-    return Rendered(torch.cat(frames), truth)
 
 
-def _paint(alpha: Float[Tensor, "b t h w"], rgb: Float[Tensor, "b 3"]) -> Frames:
-    colour = rgb[:, None, None, None, :]
-    pixels = BACKGROUND + alpha[..., None] * (colour - BACKGROUND)
-    return pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _alpha(scene: Scene, *, height: int, width: int) -> Float[Tensor, "b t h w"]:
-    """The share of each pixel that the sprite covers."""
-    unit_px = min(height, width)
+def _draw(scene: Scene, *, height: int, width: int) -> Rendered:
+    b, t, n = scene.angle_rad.shape
     device = scene.radius.device
-    x_px = torch.arange(width, device=device) + 0.5
-    y_px = torch.arange(height, device=device) + 0.5
-    centre_px = rearrange(scene.centres * unit_px, "b t xy -> xy b t 1 1")
-    radius_px = rearrange(scene.radius * unit_px, "b -> b 1 1 1")
-    dx = (x_px - centre_px[0]) / radius_px  # b t 1 w
-    dy = (y_px[:, None] - centre_px[1]) / radius_px  # b t h 1
-    cos, sin = (rearrange(f(scene.angle_rad), "b -> b 1 1 1") for f in (torch.cos, torch.sin))
-    x, y = cos * dx + sin * dy, cos * dy - sin * dx  # b t h w: turned back by the angle
+    ground = paint_background(scene.background, clips=b, height=height, width=width, device=device)
+    if scene.light is not None:
+        ground = ground * scene.light[:, None, None, None]
+    canvas = ground[:, None].repeat(1, t, 1, 1, 1).reshape(-1, 3)
+    frames = _bytes(ground)[:, None].repeat(1, t, 1, 1, 1).reshape(-1, 3)
+    segments = torch.zeros(len(canvas), dtype=torch.uint8, device=device)
+    own_pixels = torch.zeros(b, t, n, device=device)
+    layers = torch.arange(n, device=device).expand(b, n) if scene.layers is None else scene.layers
+    for layer in range(n):
+        rows = scene.present.gather(1, layers[:, layer : layer + 1])[:, 0].nonzero()[:, 0]
+        if not len(rows):
+            continue
+        which = layers[rows, layer]
+        patch = _patch(scene, rows, which, height=height, width=width)
+        under = canvas.index_select(0, patch.pixel)  # three times as fast as canvas[pixel]
+        painted = under + patch.alpha[:, None] * (patch.rgb - under)
+        if layer < n - 1:  # nothing is laid over the last
+            canvas.index_copy_(0, patch.pixel, painted)
+        # Only what is touched: most pixels are ground.
+        frames.index_copy_(0, patch.pixel, _bytes(painted))
+        shown = patch.alpha >= 0.5
+        segments[patch.pixel[shown]] = (which[patch.row[shown]] + 1).to(torch.uint8)
+        own_pixels[rows, :, which] = patch.own_pixels
+    return Rendered(
+        scene=scene,
+        frames=frames.reshape(b, t, height, width, 3),
+        segments=segments.reshape(b, t, height, width),
+        own_pixels=own_pixels,
+    )
+
+
+def _bytes(rgb: Float[Tensor, "*n 3"]) -> UInt8[Tensor, "*n 3"]:
+    return rgb.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+class _Patch(NamedTuple):
+    """The `m` pixels that one object in each of `r` clips touches; `row` says in which clip."""
+
+    row: Int64[Tensor, " m"]
+    pixel: Int64[Tensor, " m"]  # row of the canvas
+    alpha: Float[Tensor, " m"]
+    rgb: Float[Tensor, "m 3"]
+    own_pixels: Float[Tensor, "r t"]
+
+
+def _patch(
+    scene: Scene, rows: Int64[Tensor, " r"], which: Int64[Tensor, " r"], *, height: int, width: int
+) -> _Patch:
+    """Object `which` of the clips `rows`, drawn in square windows around it, cut at the frame."""
+    unit_px = min(height, width)
+    device = rows.device
+    num_frames = scene.angle_rad.shape[1]
+    radius_px = scene.radius[rows, which] * unit_px
+    size = 2 * math.ceil(EXTENT * float(radius_px.amax()) + _MARGIN_PX) + 1
+    radius_px = rearrange(radius_px, "r -> r 1 1 1")
+    centre_px = rearrange(scene.centres[rows, :, which] * unit_px, "r t xy -> xy r t 1")
+    column, line = centre_px.floor().long() - size // 2 + torch.arange(size, device=device)
+    dx = (column + 0.5 - centre_px[0])[:, :, None] / radius_px  # r t 1 s
+    dy = (line + 0.5 - centre_px[1])[..., None] / radius_px  # r t s 1
+    angle = scene.angle_rad[rows, :, which, None, None]
+    cos, sin = angle.cos(), angle.sin()
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx  # r t s s: turned back by the angle
+    coverage = _coverage(scene.shape[rows, which], x, y, radius_px)
+
+    inside = ((column >= 0) & (column < width))[:, :, None]
+    inside = inside & ((line >= 0) & (line < height))[..., None]
+    hit = ((coverage > 0) & inside).reshape(-1).nonzero()[:, 0]
+    row = hit // (num_frames * size**2)
+    frame = rows[:, None] * num_frames + torch.arange(num_frames, device=device)  # r t
+    pixel = ((frame[..., None] * height + line) * width)[..., None] + column[:, :, None]
+    alpha = coverage.reshape(-1)[hit]
+    if scene.opacity is not None:
+        alpha = alpha * scene.opacity[rows, :, which].reshape(-1)[hit // size**2]
+    rgb = scene.rgb[rows, which].index_select(0, row)
+    if scene.light is not None:
+        rgb = rgb * scene.light[rows][row][:, None]
+    if scene.texture is not None:
+        darker = _textured(scene.texture[rows, which], x, y, radius_px)
+        rgb = rgb * (1 - DARKENING * darker.reshape(-1)[hit])[:, None]
+    own_pixels = (coverage >= 0.5).float().sum((2, 3))
+    return _Patch(row, pixel.reshape(-1)[hit], alpha, rgb, own_pixels)
+
+
+def _coverage(
+    shape: Int64[Tensor, " r"],
+    x: Float[Tensor, "r t s s"],
+    y: Float[Tensor, "r t s s"],
+    radius_px: Float[Tensor, "r 1 1 1"],
+) -> Float[Tensor, "r t s s"]:
+    """The share of each pixel that is covered."""
     distance = torch.empty_like(x)
-    for shape in scene.shape.unique().tolist():
-        rows = scene.shape == shape
-        distance[rows] = signed_distance(SHAPES[shape], x[rows], y[rows])
+    for kind in shape.unique().tolist():
+        rows = shape == kind
+        distance[rows] = signed_distance(SHAPES[kind], x[rows], y[rows])
     return (0.5 - distance * radius_px).clamp(0, 1)
 
 
-def signed_distance(
-    shape: str, x: Float[Tensor, "*n"], y: Float[Tensor, "*n"]
-) -> Float[Tensor, "*n"]:
-    """Distance to the outline in radii, negative inside. Exact along edges; corners are mitred."""
-    match shape:
-        case "circle":
-            return torch.hypot(x, y) - 1
-        case "square":
-            return torch.maximum(x.abs(), y.abs()) - EXTENT * math.sqrt(0.5)
-        case "triangle":  # apex up; edges at half the circumradius
-            slanted = math.sqrt(0.75) * x.abs() - 0.5 * y
-            return torch.maximum(y, slanted) - EXTENT / 2
-        case "ring":
-            rho = torch.hypot(x, y)
-            return torch.maximum(rho - 1, _RING_HOLE - rho)
-        case "cross":
-            near = torch.minimum(x.abs(), y.abs())
-            far = torch.maximum(x.abs(), y.abs())
-            return torch.maximum(near - _CROSS_HALF_WIDTH, far - _CROSS_HALF_LENGTH)
-        case "star":
-            return _star(x, y)
-        case _:
-            raise ValueError(f"no shape {shape!r}; legal: {', '.join(SHAPES)}")
-
-
-def _star(x: Float[Tensor, "*n"], y: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Five points, one up. Folded into a tenth of a turn, its ten edges are one line."""
-    tenth = math.pi / 5
-    rho = torch.hypot(x, y)
-    from_tip = torch.atan2(x, -y).abs() % (2 * tenth)  # the tip that points up is at 0
-    folded = torch.minimum(from_tip, 2 * tenth - from_tip)
-    notch_x, notch_y = _STAR_INNER * math.cos(tenth), _STAR_INNER * math.sin(tenth)
-    length = math.hypot(EXTENT - notch_x, notch_y)
-    normal_x, normal_y = notch_y / length, (EXTENT - notch_x) / length
-    return rho * (folded.cos() * normal_x + folded.sin() * normal_y) - EXTENT * normal_x
+def _textured(
+    texture: Int64[Tensor, " r"],
+    x: Float[Tensor, "r t s s"],
+    y: Float[Tensor, "r t s s"],
+    radius_px: Float[Tensor, "r 1 1 1"],
+) -> Float[Tensor, "r t s s"]:
+    """Where each object is darker."""
+    darker = torch.empty_like(x)
+    for kind in texture.unique().tolist():
+        rows = texture == kind
+        darker[rows] = pattern(TEXTURES[kind], x[rows], y[rows], 1 / radius_px[rows])
+    return darker

@@ -25,14 +25,22 @@ from vidcomp.media import MediaError, write_bytes
 MAX_OBJECTS = 255
 """Segments are bytes, and 0 is the ground."""
 
+TIMELESS = ("present", "labelled", "clutter", "attributes")
+"""What is true of an object throughout the clip."""
+
 
 @dataclass(frozen=True)
 class Truth:
-    """`n` objects a clip, padded. Only what is known is given: readers leave out what is not.
+    """`n` objects a clip, padded. What is not known of any object is None; a position that is not
+    known (of some objects, in some frames) is NaN. Rows that are not present hold zeros, or NaN.
 
     `segments`: 0 for the ground, 1 + i where a pixel shows object i. `visibility`: the share of an
     object's own pixels that are seen, 0 if it is hidden or outside. `contacts`: whether, since the
     frame before, object i touched object j, or in the last column a wall or the floor's edge.
+
+    `labelled`: of which objects a generator is told (`vidcomp.world.locations`). `clutter`: which
+    ones do not count, and it is never told of. `attributes`: numbers that tell an object's looks;
+    which ones is up to the dataset.
     """
 
     present: Bool[Tensor, "b n"]
@@ -42,6 +50,9 @@ class Truth:
     segments: UInt8[Tensor, "b t h w"] | None = None
     visibility: Float[Tensor, "b t n"] | None = None
     contacts: Bool[Tensor, "b t n n+1"] | None = None
+    labelled: Bool[Tensor, "b n"] | None = None
+    clutter: Bool[Tensor, "b n"] | None = None
+    attributes: Float[Tensor, "b n a"] | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -60,8 +71,8 @@ class Truth:
         out."""
         n = max(part.present.shape[1] for part in parts)
         known = [part.padded(n).tensors() for part in parts]
-        shared = set.intersection(*(set(tensors) for tensors in known))
-        return Truth(**{name: torch.cat([tensors[name] for tensors in known]) for name in shared})
+        names = shared_names(parts)
+        return Truth(**{name: torch.cat([tensors[name] for tensors in known]) for name in names})
 
     def padded(self, n: int) -> "Truth":
         """The same with room for `n` objects; the new rows are not present, and zero."""
@@ -78,7 +89,7 @@ class Truth:
                 wider = x.new_zeros(*x.shape[:2], n, n + 1)
                 wider[:, :, :old, :old], wider[:, :, :old, n] = x[..., :old], x[..., old]
             else:
-                axis = 1 if name == "present" else 2
+                axis = 1 if name in TIMELESS else 2
                 wider = x.new_zeros(*x.shape[:axis], n, *x.shape[axis + 1 :])
                 wider.narrow(axis, 0, old).copy_(x)
             grown[name] = wider
@@ -86,8 +97,9 @@ class Truth:
 
     def first_frames(self, num_frames: int) -> "Truth":
         """Of the first `num_frames` frames alone."""
-        cut = {name: x[:, :num_frames] for name, x in self.tensors().items() if name != "present"}
-        return Truth(present=self.present, **cut)
+        known = self.tensors()
+        cut = {name: x[:, :num_frames] for name, x in known.items() if name not in TIMELESS}
+        return Truth(**known | cut)
 
     def masks(self) -> Bool[Tensor, "b t n h w"]:
         """The pixels that show each object."""
@@ -106,6 +118,15 @@ class Truth:
         left, right, top, bottom = edges
         boxes = torch.stack([left, top, right, bottom], dim=-1).float()
         return boxes.masked_fill(~masks.any(4).any(3)[..., None], torch.nan)
+
+
+def shared_names(parts: Sequence[Truth]) -> set[str]:
+    """What is known in all `parts`; attributes only if all tell as many."""
+    known = [part.tensors() for part in parts]
+    names = set.intersection(*(set(tensors) for tensors in known))
+    if len({tensors["attributes"].shape[2] for tensors in known if "attributes" in tensors}) > 1:
+        names.discard("attributes")
+    return names
 
 
 def truth_path(clip: Path) -> Path:

@@ -1,0 +1,192 @@
+"""A generator opened up for the probes of its inside: `vidcomp.probes.base.Model`.
+
+The trunk is as it is in training and sampling; what it does not return is caught by hooks on its
+blocks, which are there for one forward pass.
+"""
+
+import contextlib
+import copy
+from collections import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vidcomp.config import UserError
+from vidcomp.models.conditioning import Condition
+from vidcomp.models.generator import Generator
+from vidcomp.nn.blocks import Attention, Block
+from vidcomp.objectives.base import Masked, Noised, Objective
+from vidcomp.objectives.maskgit import MaskGIT, codes_of
+from vidcomp.pipeline import Pipeline
+from vidcomp.probes import base
+from vidcomp.probes.base import ClipSet, Findings, Subject
+from vidcomp.runs import checkpoints, fill
+from vidcomp.seeding import Rng
+from vidcomp.tokenizers.base import Tokenizer
+from vidcomp.types import Latents, State, mean_where
+
+_CLIPS_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a batch of clips is for the network."""
+
+    clean: Latents
+    state: State
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class ModelAccess:
+    """See the module's text. Clip i is hidden or noised the same whenever it is the i-th."""
+
+    generator: Generator
+    tokenizer: Tokenizer
+
+    @torch.no_grad()
+    def hidden(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers c"]:
+        layers = range(len(self._blocks))
+        parts: list[Tensor] = []
+        for shown in self._batches(clips, level, told=told):
+            found = self.generator.hidden(shown.state, shown.condition, layers)
+            parts.append(torch.stack([h.mean(1) for h in found], dim=1).float().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def heads(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers h d"]:
+        """Factorised attention has two sets of heads a layer: over space, then over time."""
+        mixers = [[a.out for a in attentions(block)] for block in self._blocks]
+        num_heads = self._blocks[0].attention.heads
+        parts: list[Tensor] = []
+        for shown in self._batches(clips, level, told=told):
+            batch, size = len(shown.clean), shown.clean.grid.size
+            with inputs_of([out for of_layer in mixers for out in of_layer]) as caught:
+                self.generator.network.trunk(shown.state, shown.condition)
+            # Positions after the clip's own axis, in any order; context tokens stand before them.
+            flat = [x.reshape(batch, -1, x.shape[-1])[:, -size:].mean(1) for x in caught]
+            heads = torch.stack(flat, dim=1).unflatten(-1, (num_heads, -1))  # b out h d
+            parts.append(heads.reshape(batch, len(mixers), -1, heads.shape[-1]).float().cpu())
+        return torch.cat(parts)
+
+    def influence(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers n"]:
+        after_mlp = [block.mlp[-1] for block in self._blocks]
+        parts: list[Tensor] = []
+        for shown in self._batches(clips, level, told=told):
+            with torch.enable_grad(), inputs_of(after_mlp) as units:
+                belief = self.generator.predict(shown.state, shown.condition)
+                quality = quality_of(self.generator.objective, belief, shown)
+                gradients = torch.autograd.grad(quality.sum(), units)
+            added = [(a * g).sum(1) for a, g in zip(units, gradients, strict=True)]
+            parts.append(torch.stack(added, dim=1).detach().float().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def untrained(self) -> "ModelAccess":
+        """The entries of each weight tensor in a random order."""
+        generator = copy.deepcopy(self.generator)
+        for name, weights in generator.named_parameters():
+            entries = torch.arange(weights.numel())
+            order = Rng.make(0, f"untrained {name}", entries).keys.argsort().to(weights.device)
+            weights.copy_(weights.flatten()[order].reshape(weights.shape))
+        return replace(self, generator=generator)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [b for b in self.generator.network.backbone.blocks if isinstance(b, Block)]
+
+    def _batches(self, clips: ClipSet, level: float, *, told: bool) -> Iterator[Shown]:
+        device = next(self.generator.parameters()).device
+        for rows in torch.arange(len(clips.video)).split(_CLIPS_AT_A_TIME):
+            with torch.no_grad():
+                clean = self.tokenizer.encode(clips.video[rows].to(device))
+            asked = Condition.of(clips.classes[rows], clips.values[rows]).to(device)
+            draws = Rng.make(0, "look", rows.to(device))
+            state = state_at(self.generator.objective, clean, level, draws)
+            yield Shown(clean, state, asked if told else asked.null())
+
+
+def attentions(block: Block) -> list[Attention]:
+    """Those of a block, in the order in which they run."""
+    return [a for a in (block.attention, block.temporal) if a is not None]
+
+
+@contextlib.contextmanager
+def inputs_of(modules: Sequence[nn.Module]) -> abc.Generator[list[Tensor], None, None]:
+    """What each of `modules` is given, in the order in which they run; with gradients, if those are
+    on."""
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        # The weights are frozen: where nothing before asks for a gradient, it begins here.
+        caught.append(given[0].requires_grad_(torch.is_grad_enabled()))
+
+    hooks = [module.register_forward_pre_hook(catch) for module in modules]
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def state_at(objective: Objective, clean: Latents, level: float, rng: Rng) -> State:
+    """`clean` with each position hidden with the probability that the schedule has at `level`, or
+    noised up to `level`."""
+    levels = clean.values.new_full((len(clean),), level)
+    if isinstance(objective, Masked):
+        shown = rng.fold("shown").uniform(*clean.grid)
+        visible = shown >= objective.masking.share(levels)[:, None, None, None]
+        return replace(objective.start(clean, visible, rng), level=levels)
+    assert isinstance(objective, Noised)
+    nothing = torch.zeros(clean.values.shape[:-1], dtype=torch.bool, device=levels.device)
+    noise = objective.start(clean, nothing, rng).latents.values
+    mixed = objective.path.at(levels[:, None, None, None, None]).mix(clean.values, noise)
+    return State(Latents(mixed), nothing, levels)
+
+
+def quality_of(
+    objective: Objective, belief: Float[Tensor, "b T H W o"], shown: Shown
+) -> Float[Tensor, " b"]:
+    """Of a prediction of what is hidden: the mean log-probability of the true codes, or minus the
+    mean squared error of the latents."""
+    if isinstance(objective, MaskGIT):
+        codes = codes_of(shown.clean) + objective.offsets
+        right = belief.gather(-1, codes).mean(-1)
+    else:
+        right = -(belief - shown.clean.values).square().mean(-1)
+    return mean_where(right, ~shown.state.known)
+
+
+def look_inside(
+    pipeline: Pipeline,
+    folder: Path,
+    subject: Subject,
+    probes: Sequence[base.Config],
+    *,
+    every_checkpoint: bool,
+) -> dict[str, Findings]:
+    """What `probes` find in a run's network; in older checkpoints, under ``step-<n>/``. One that
+    cannot look at these clips says why."""
+    assert pipeline.generator is not None
+    found: dict[str, Findings] = {}
+    newest, *older = reversed(checkpoints(folder))
+    for checkpoint in [newest, *(older if every_checkpoint else [])]:
+        generator = copy.deepcopy(pipeline.generator)
+        fill(generator, load_file(checkpoint / "ema.safetensors"), folder)
+        seen = replace(subject, model=ModelAccess(generator, pipeline.tokenizer))
+        step = checkpoint.name.removeprefix("checkpoint-")
+        prefix = "" if checkpoint == newest else f"step-{step}/"
+        for config in probes:
+            try:
+                scores = config.build(subject.split.factors).run(seen).scores
+            except UserError as error:
+                print(f"{checkpoint}: probe {config.name} was not asked: {error}")
+                continue
+            findings = found.setdefault(config.name, Findings())
+            findings.scores.update({prefix + key: score for key, score in scores.items()})
+    return found

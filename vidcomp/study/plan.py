@@ -1,0 +1,244 @@
+"""The plan of a study: every run, where it lies, and that all of it can be built.
+
+Runs, tokenizers and judges lie in a store, in folders named after the hash of their resolved
+config: ``runs/store/generator-maskgit-0123456789ab``. A generator's config names the folders of its
+tokenizer and judge, so its hash stands for theirs too. What is there is never made again, whichever
+study asks for it; a store can be copied together from several machines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vidcomp.config import UserError, explain, nearest, read_yaml
+from vidcomp.datasets.base import DataConfig, DataRoot
+from vidcomp.evaluation import ProbeFit, Scoring
+from vidcomp.models.backbone import BackboneConfig
+from vidcomp.models.generator import Generator
+from vidcomp.pipeline.sampling import default_sampler
+from vidcomp.report.claims import Asked
+from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
+from vidcomp.study.cells import axes_of, cells_of, resolve
+from vidcomp.study.config import Cell, StudyConfig, Trial, World, require_name
+from vidcomp.study.scoring import Trials, tried_sampling
+from vidcomp.study.tuning import Tuned, load_tuned, trials_of
+from vidcomp.world.factors import Factors
+from vidcomp.world.splits import Split
+
+
+@dataclass(frozen=True)
+class PlannedTokenizer:
+    yaml: str
+    run: TokenizerRun
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PlannedWorld:
+    """A world with its folders. `tokenizers` by the names that generators use."""
+
+    name: str
+    config: World
+    data: DataConfig
+    factors: Factors
+    split: Split
+    tokenizers: dict[str, PlannedTokenizer]
+    judge: ProbeFit
+    judge_folder: Path
+
+    def tokenizer(self, name: str, asker: str) -> PlannedTokenizer:
+        """By name, or by the YAML that it has here."""
+        of_yaml = {planned.yaml: planned for planned in self.tokenizers.values()}
+        known = of_yaml | self.tokenizers
+        if name not in known:
+            raise UserError(
+                f"{asker}: world {self.name} has no tokenizer {name!r}; "
+                f"{nearest(name, self.tokenizers)}"
+            )
+        return known[name]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """`name`: of its link in the study's folder."""
+
+    name: str
+    world: PlannedWorld
+    cell: Cell
+    run: GeneratorRun
+    folder: Path
+    tokenizer: PlannedTokenizer
+
+    def build(self, backbone: BackboneConfig | None = None) -> Generator:
+        """The generator with fresh weights, or with another trunk."""
+        config = self.run.generator
+        if backbone is not None:
+            config = config.model_copy(update={"backbone": backbone})
+        return config.build(self.tokenizer.run.tokenizer.build().spec, self.world.factors)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, resolved. Runs come seed by seed, so that what is there early can be compared."""
+
+    config: StudyConfig
+    worlds: tuple[PlannedWorld, ...]
+    cells: tuple[Cell, ...]
+    runs: tuple[PlannedRun, ...]
+    tuned: Tuned | None
+    left_out: tuple[str, ...] = ()
+    trials: Mapping[str, Trial] = field(default_factory=dict[str, Trial])
+
+    def asked_of(self, cell: Cell) -> Trials:
+        """What is asked of the runs of a cell beside their scores."""
+        also = self.config.also.items()
+        probes = (name for name, cells in also if not cells or cell.name in cells)
+        return Trials(trials=dict(self.trials), also=tuple(probes))
+
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """What the runs of each world should have, for claims."""
+        cells = tuple(cell.name for cell in self.cells)
+        clips = {run.world.name: run.run.sampling.clips_per_level for run in self.runs}
+        return {world.name: Asked(clips[world.name], cells) for world in self.worlds}
+
+
+def make_plan(config: StudyConfig) -> Plan:
+    """Raises UserError at the first thing in any cell that cannot be."""
+    every_cell = cells_of(config)
+    names = {cell.name: cell for cell in every_cell}
+    for name in config.omitted:
+        require_name(name, {**names, **config.worlds}, "leave_out: cell or world")
+    cells = [cell for cell in every_cell if cell.name not in config.omitted]
+    world_names = [name for name in config.worlds if name not in config.omitted]
+    if not cells or not world_names or not config.run_seeds:
+        raise UserError(f"study {config.name}: nothing is left to run; see leave_out and seeds")
+    tuned = load_tuned(config.tuned, axes_of(config))
+    trials = {**config.trials, **trials_of(config, cells)}
+    check_also(config, names)
+    worlds = [plan_world(name, config.worlds[name], Path(config.store)) for name in world_names]
+    planned = [plan_cell(config, cell, world, tuned) for world in worlds for cell in cells]
+    for of_cell in planned:
+        check_trials(of_cell, trials)
+    several = len(worlds) > 1
+    runs = [with_seed(p, seed, config, several) for seed in config.run_seeds for p in planned]
+    check_claims(config, names, worlds)
+    left_out = [f"{name}: left out at this size" for name in dict.fromkeys(config.omitted)]
+    return Plan(config, tuple(worlds), tuple(cells), tuple(runs), tuned, tuple(left_out), trials)
+
+
+def plan_world(name: str, config: World, store: Path) -> PlannedWorld:
+    """Raises UserError if its YAMLs are of the wrong kind or of other data."""
+    root = DataRoot.load(config.data)
+    tokenizers: dict[str, PlannedTokenizer] = {}
+    for called, path in config.tokenizers.items():
+        run, _ = load_run(path)
+        if not isinstance(run, TokenizerRun):
+            raise UserError(f"world {name}: {path} is a generator's, not a tokenizer's")
+        _refuse_other_data(run.data, root.data, path, config.data)
+        folder = store / f"tokenizer-{run.name}-{run.digest}"
+        tokenizers[called] = PlannedTokenizer(path, run, folder)
+    judge = ProbeFit.load(config.probe)
+    _refuse_other_data(judge.data, root.data, config.probe, config.data)
+    looks = tuple(str(planned.folder) for planned in tokenizers.values())
+    judge = judge.model_copy(update={"tokenizers": looks})
+    factors = (root.data.render or root.data.dataset).build().factors
+    return PlannedWorld(
+        name,
+        config,
+        root.data,
+        factors,
+        root.data.split.build(factors),
+        tokenizers,
+        judge,
+        store / f"judge-{judge.name}-{judge.digest}",
+    )
+
+
+def plan_cell(
+    config: StudyConfig, cell: Cell, world: PlannedWorld, tuned: Tuned | None
+) -> PlannedRun:
+    """One run of a cell, built once to see that it can be, with a narrow trunk: that is quick."""
+    where = f"study {config.name}, world {world.name}, cell {cell.name}"
+    data: dict[str, Any] = read_yaml(world.config.data)["data"]
+    run = resolve(config, cell, world.name, data, tuned)
+    tokenizer = world.tokenizer(run.tokenizer, where)
+    jepa = "_jepa" if run.generator.jepa else ""
+    changes: dict[str, Any] = {
+        "name": f"{run.generator.objective.name}{jepa}",  # of content alone: studies share runs
+        "tokenizer": str(tokenizer.folder),
+    }
+    if run.evaluate is not None:
+        probe = str(world.judge_folder)
+        changes["evaluate"] = run.evaluate.model_copy(update={"probe": probe})
+    planned = PlannedRun("", world, cell, run.model_copy(update=changes), Path(), tokenizer)
+    depth = run.generator.backbone.dimensions[0]
+    try:
+        objective = planned.build(BackboneConfig(depth=depth, width=16, heads=2)).objective
+        sampler = run.sampling.sampler or default_sampler(objective.schedule)
+        sampler.build(objective.schedule)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return planned
+
+
+def with_seed(planned: PlannedRun, seed: int, config: StudyConfig, several: bool) -> PlannedRun:
+    """`several`: there is more than one world, so the name tells which."""
+    run = planned.run.model_copy(update={"seed": seed})
+    prefix = f"{planned.world.name}-" if several else ""
+    return replace(
+        planned,
+        name=f"{prefix}{planned.cell.name}-s{seed}",
+        run=run,
+        folder=Path(config.store) / f"generator-{run.name}-{run.digest}",
+    )
+
+
+def check_trials(planned: PlannedRun, trials: Mapping[str, Trial]) -> None:
+    """Raises UserError if a trial cannot be drawn from a run."""
+    for name, trial in trials.items():
+        tried_sampling(planned.run.sampling, trial)
+        for level in trial.levels:
+            require_level(level, planned.world, f"trial {name}")
+
+
+def check_also(config: StudyConfig, cells: Mapping[str, Cell]) -> None:
+    """Raises UserError if there is no such probe or cell."""
+    try:
+        Scoring.model_validate({"probe": "", "also": list(config.also)})
+    except ValidationError as error:
+        raise UserError(f"study {config.name}: {explain(error)}") from None
+    for probe, looked_at in config.also.items():
+        for cell in looked_at:
+            require_name(cell, cells, f"also {probe}: cell")
+
+
+def check_claims(
+    config: StudyConfig, cells: Mapping[str, Cell], worlds: list[PlannedWorld]
+) -> None:
+    """Raises UserError if a claim names a cell, world or level that there is not."""
+    for name, claim in config.claims.items():
+        for cell in (*claim.higher, *claim.lower):
+            require_name(cell, cells, f"claim {name}: cell")
+        for world in claim.worlds:
+            require_name(world, config.worlds, f"claim {name}: world")
+        for world in worlds:
+            if claim.measure.of != "probe" and world.name in (claim.worlds or (world.name,)):
+                require_level(claim.measure.level, world, f"claim {name}")
+
+
+def require_level(level: str, world: PlannedWorld, asker: str) -> None:
+    """Raise UserError if no clip of a world can be at `level`."""
+    if level not in world.split.level_names:
+        raise UserError(
+            f"{asker}: no clip of world {world.name} is at {level!r} of its split; "
+            f"legal: {', '.join(world.split.level_names)}"
+        )
+
+
+def _refuse_other_data(theirs: DataConfig, ours: DataConfig, path: str, data: str) -> None:
+    if theirs != ours:
+        raise UserError(f"{path} has other 'data' than {data}; a world has one")

@@ -1,0 +1,176 @@
+"""Scoring a run of a study: its scores, and beside them what comparisons need to be believed.
+
+``RUN/beside.json`` holds `trials` (samples with other settings, or from the weights as trained
+instead of their average) and `fallback`: of the failures on a level that the judge reads as one
+combination in every frame, the share where that is a trained one. A generator that fails by drawing
+what it knows has a high share; guessing gives that of trained combinations among the wrong ones.
+
+All in one process, because starting one takes seconds, and a study has hundreds.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from vidcomp.config import RootSettings, UserError, explain
+from vidcomp.evaluation import Scoring, judge_digest, probe_run
+from vidcomp.evaluation.samples import generator_of, read_samples
+from vidcomp.models.conditioning import Condition
+from vidcomp.pipeline import Pipeline, sample_clips
+from vidcomp.probes.base import ClipSet, Judge, proportion, rows_by_level, score_verdicts
+from vidcomp.report.reading import BESIDE, SCORES
+from vidcomp.runs import (
+    SamplingConfig,
+    checkpoints,
+    fill,
+    load_judge,
+    newest_checkpoint,
+    weights_digest,
+    write_json,
+)
+from vidcomp.seeding import Rng
+from vidcomp.study.cells import merged
+from vidcomp.study.config import Trial
+from vidcomp.world.splits import Split
+
+
+class Trials(RootSettings):
+    """What is asked of a study's runs beside their scores. `also`: probes that scoring asks by name
+    only."""
+
+    trials: dict[str, Trial] = {}
+    also: tuple[str, ...] = ()
+
+
+def score_run(folder: Path, judge_folder: Path, trials: Trials) -> Path:
+    """Write ``RUN/scores.json`` and ``RUN/beside.json``; what is there of them is kept."""
+    pipeline, run = generator_of(folder)
+    beside = known_beside(folder, judge_folder)
+    unasked = [probe for probe in trials.also if probe not in beside["also"]]
+    if unasked or not is_scored(folder, judge_folder, run.sampling):
+        beside["also"] += unasked  # and those of other studies again: scores are one file
+        raw = {"probe": str(judge_folder), "also": beside["also"]}
+        probe_run(folder, judge_folder, also=Scoring.model_validate(raw).also)
+    judge = load_judge(judge_folder, pipeline.format.factors)
+    if "fallback" not in beside:
+        beside["fallback"] = fallback(judge, read_samples(folder / "samples"), pipeline.split)
+    for name in missing_trials(beside, trials.trials):
+        trial = trials.trials[name]
+        beside["trials"][name] = try_out(folder, pipeline, run.sampling, judge, trial)
+        write_json(folder / BESIDE, beside)
+    write_json(folder / BESIDE, beside)
+    return folder / BESIDE
+
+
+def scoring_is_done(
+    folder: Path, judge_folder: Path, sampling: SamplingConfig, trials: Trials
+) -> bool:
+    """Whether `score_run` would find everything there."""
+    beside = known_beside(folder, judge_folder)
+    return (
+        is_scored(folder, judge_folder, sampling)
+        and "fallback" in beside
+        and all(probe in beside["also"] for probe in trials.also)
+        and not missing_trials(beside, trials.trials)
+    )
+
+
+def is_scored(folder: Path, judge_folder: Path, sampling: SamplingConfig) -> bool:
+    """Whether there are scores by this judge, of these weights and of samples that were drawn like
+    this."""
+    if not (folder / SCORES).is_file():
+        return False
+    made = json.loads((folder / SCORES).read_text())
+    made["judge_name"] = Path(made["judge_folder"]).name
+    asked = {"sampling": sampling.model_dump(mode="json"), **_makers(folder, judge_folder)}
+    return all(made.get(key) == now for key, now in asked.items())
+
+
+def known_beside(folder: Path, judge_folder: Path) -> dict[str, Any]:
+    """What was measured of these weights, by this judge."""
+    makers = _makers(folder, judge_folder)
+    path = folder / BESIDE
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    same = known and all(known.get(key) == now for key, now in makers.items())
+    return known if same else {**makers, "trials": {}, "also": []}
+
+
+def missing_trials(beside: Mapping[str, Any], trials: Mapping[str, Trial]) -> list[str]:
+    """The names of those without a result."""
+    asked = {name: trial.model_dump(mode="json") for name, trial in trials.items()}
+    known = beside["trials"]
+    return [name for name in trials if known.get(name, {}).get("asked") != asked[name]]
+
+
+def tried_sampling(sampling: SamplingConfig, trial: Trial) -> SamplingConfig:
+    """How a trial draws its samples; raises UserError if it says nothing legal."""
+    raw = merged(sampling.model_dump(mode="json"), trial.set)
+    try:
+        return SamplingConfig.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"sampling of a trial: {explain(error)}") from None
+
+
+def _makers(folder: Path, judge_folder: Path) -> dict[str, str]:
+    """Who made the scores of a run. Weights that were not brought along from another machine are
+    not asked for: the names of both folders are hashes of their configs."""
+    makers = {"judge_name": judge_folder.name}
+    if checkpoints(folder) and (newest_checkpoint(folder) / "ema.safetensors").is_file():
+        makers["weights"] = weights_digest(folder)
+    if (judge_folder / "config.yaml").is_file():
+        makers["judge_weights"] = judge_digest(judge_folder)
+    return makers
+
+
+def fallback(judge: Judge, samples: ClipSet, split: Split) -> dict[str, dict[str, Any]]:
+    """By level: see the module's text."""
+    verdicts = judge.read(samples.video)
+    first = verdicts[:, 0]
+    steady = (verdicts == first[:, None]).all(-1).all(-1)
+    is_class = (first >= 0).all(-1)
+    read = first.clamp_min(0)
+    trained = split.seen(read, split.factors.prototypes(read))
+    combinations = split.factors.combinations()
+    is_trained = split.seen(combinations, split.factors.prototypes(combinations))
+    failed = steady & is_class & ~(first == samples.classes).all(-1)
+    found: dict[str, dict[str, Any]] = {}
+    for level, rows in rows_by_level(split, samples).items():
+        asked_for_trained = int(level == "seen")
+        chance = (int(is_trained.sum()) - asked_for_trained) / (len(combinations) - 1)
+        found[level] = proportion(trained[rows & failed], chance=chance)._asdict()
+    return found
+
+
+@torch.no_grad()
+def try_out(
+    folder: Path, pipeline: Pipeline, sampling: SamplingConfig, judge: Judge, trial: Trial
+) -> dict[str, Any]:
+    """Joint accuracy by level of samples drawn as `trial` says."""
+    generator, split = pipeline.generator, pipeline.split
+    assert generator is not None
+    if trial.weights == "raw":
+        weights = load_file(newest_checkpoint(folder) / "model.safetensors")
+        generator = copy.deepcopy(generator)
+        kept = {name: w for name, w in weights.items() if not name.startswith("jepa.")}
+        fill(generator, kept, folder)
+    sampling = tried_sampling(sampling, trial)
+    joint: dict[str, dict[str, Any]] = {}
+    for level in trial.levels or split.level_names:
+        classes, values = split.requests(level, sampling.clips_per_level)
+        video = sample_clips(
+            generator,
+            pipeline.tokenizer,
+            Condition.of(classes, values),
+            pipeline.format.size,
+            sampling,
+            Rng.make(sampling.seed, f"trial {level}", torch.arange(len(classes))),
+        )
+        scores = score_verdicts(judge.read(video), classes, split.factors)
+        joint[level] = scores["joint"]._asdict()
+    return {"asked": trial.model_dump(mode="json"), "joint": joint}
