@@ -192,3 +192,15 @@ def test_settings_are_frozen() -> None:
 
 def test_nearest_without_a_near_name() -> None:
     assert nearest("zzz", ["b", "a"]) == "legal: a, b"
+
+
+def test_null_drops_a_key_of_the_yaml_that_is_extended(tmp_path: Path) -> None:
+    """So a split's rule can be changed, on the command line or by a YAML that extends."""
+    (tmp_path / "below.yaml").write_text("a: 3\nnote: kept\n")
+
+    class Kept(RootSettings):
+        a: int = 1
+        note: str | None = "default"
+
+    assert Kept.load(tmp_path / "below.yaml", ["a=null"]) == Kept(a=1, note="kept")
+    assert Kept.load(tmp_path / "below.yaml", ["note=null"]).note is None, "null is legal there"

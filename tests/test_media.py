@@ -1,7 +1,10 @@
 """Video files: exact through both decoders, whole or absent. Bad ones: tests/media."""
 
 import errno
+import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from vidcomp.media import (
     has_decord,
     read_video,
     verify,
+    write_bytes,
     write_gif,
     write_video,
 )
@@ -101,16 +105,38 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     write_video(path, noise(2, 8, 8), fps=8.0)
     before = path.read_bytes()
 
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def full(self: Path, mode: str) -> FullDisk:
+        return FullDisk(self, mode)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError) as error:
-        write_video(path, noise(3, 8, 8), fps=8.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(OSError) as error:
+            write_video(path, noise(3, 8, 8), fps=8.0)
     assert error.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+class FullDisk(io.FileIO):
+    """A file of which half is written."""
+
+    def write(self, content: Any) -> int:
+        super().write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_two_writers_of_one_file_leave_one_of_both(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    contents = [bytes([65 + k]) * 200_000 for k in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write_bytes, path, contents[k % 2]) for k in range(200)]:
+            done.result()
+    assert path.read_bytes() in contents and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"a")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 @pytest.mark.parametrize("size", [8, 16, 24])

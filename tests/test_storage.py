@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,8 +209,10 @@ def test_a_drawn_dataset_needs_no_render() -> None:
     config = DataConfig.model_validate(raw)
     prepare(config)
     assert len(build(config).dataset) == 4000
-    with pytest.raises(ValueError, match="'sprites' is stored in no folder; drop render"):
-        DataConfig.model_validate({**raw, "render": raw["dataset"]})
+    solids = {"name": "shapes3d", "path": "3dshapes.h5"}  # in a file, which nothing may replace
+    for dataset in (raw["dataset"], solids):
+        with pytest.raises(ValueError, match=r"by dataset 'folder', not '.*'; drop render"):
+            DataConfig.model_validate({**raw, "dataset": dataset, "render": raw["dataset"]})
 
 
 def test_a_drawn_dataset_can_be_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,6 +304,29 @@ def test_verify_names_what_is_missing_broken_or_extra(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_verify_names_the_shards_when_all_clips_are_gone(tmp_path: Path) -> None:
+    store(sprites(), tmp_path)
+    shutil.rmtree(tmp_path / "clips")
+    lists = [f"missing clips/{shard:04d}/SHA256SUMS" for shard in range(3)]
+    assert verify(tmp_path).faults == tuple(lists)
+
+
+def test_a_render_that_was_killed_before_its_checksums_gets_them(tmp_path: Path) -> None:
+    raw = {"dataset": {"name": "folder", "path": tmp_path / "data"}, "split": SPLIT}
+    config = DataConfig.model_validate({**raw, "render": sprites()})
+    prepare(config)
+    whole, manifest = contents(tmp_path), Manifest.load(tmp_path / "data")
+    assert manifest is not None
+    replace(manifest, checksums={}, split=None).save(tmp_path / "data")
+    (tmp_path / "data" / "levels.csv").unlink()
+    with pytest.raises(UserError, match=r"interrupted before its checksums; go on with: python"):
+        verify(tmp_path / "data")
+    prepare(config)
+    assert contents(tmp_path) == whole
+    assert verify(tmp_path / "data").faults == ()
+
+
 def test_verify_says_what_it_cannot_check(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere has no dataset\.json.*name a folder"):
         verify(tmp_path / "nowhere")
@@ -308,6 +334,7 @@ def test_verify_says_what_it_cannot_check(tmp_path: Path) -> None:
     found = Manifest.load(tmp_path)
     assert found is not None
     Manifest(**{**vars(found), "checksums": {}}).save(tmp_path)
+    (tmp_path / "clips/0000/SHA256SUMS").unlink()
     with pytest.raises(UserError, match=r"has no checksums.* can be trained on"):
         verify(tmp_path)
     assert len(reader(tmp_path)) == 11

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DataConfig, build
+from vidcomp.pipeline import Pipeline
 from vidcomp.probes.base import ClipSet, Judge
 from vidcomp.report import page
 from vidcomp.runs import load_run
@@ -393,6 +394,14 @@ def test_parts_that_do_not_go_together(
     OmegaConf.save(OmegaConf.merge(OmegaConf.load(f"{file}.yaml"), change), f"{file}.yaml")
     with pytest.raises(UserError, match=says):
         make_plan(config)
+
+
+def test_a_linked_run_loads_from_anywhere(
+    study: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Path("runs/tiny/base-s0").absolute()
+    monkeypatch.chdir(tmp_path)
+    assert Pipeline.load(link, device="cpu").generator is not None
 
 
 def test_a_folder_in_the_place_of_a_link_is_not_removed(study: Write) -> None:

@@ -16,7 +16,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,18 +46,24 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 
 
 class Settings(BaseModel):
-    """A frozen record of settings. Unknown keys are errors."""
+    """A frozen record of settings. Unknown keys are errors; null where it is no legal value stands
+    for the default, which is how a YAML drops a key of one that it extends."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping):
-            for key in raw:  # pyright: ignore[reportUnknownVariableType]
-                if str(key) not in cls.model_fields:  # pyright: ignore[reportUnknownArgumentType]
-                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}")
-        return raw  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(raw, Mapping):
+            return raw
+        given: dict[str, Any] = {}
+        for key, value in raw.items():
+            if str(key) not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}")
+            annotation = cls.model_fields[str(key)].annotation
+            if value is not None or type(None) in get_args(annotation):
+                given[str(key)] = value
+        return given
 
     @property
     def digest(self) -> str:

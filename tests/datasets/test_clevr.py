@@ -56,14 +56,15 @@ def test_counts_choose_the_pictures(tmp_path: Path) -> None:
 def test_positions_point_at_the_pixels_whatever_the_size(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
-    """A black disc is drawn where each pixel_coords point, counted from the top left."""
+    """A black disc is drawn where each pixel_coords point: the generator counts from the corner of
+    the picture, ``int(round(x * width))``, which is half a pixel before the centre of pixel 0."""
     write_clevr(tmp_path, [objects(3, size), objects(5, size)], size=size)
     rows, columns = torch.arange(size[1])[:, None], torch.arange(size[0])
     for k, count in enumerate((3, 5)):
         picture = torch.full((size[1], size[0], 3), 255, dtype=torch.uint8)
         for thing in objects(count, size):
             px, py, _ = thing["pixel_coords"]
-            picture[(rows - py) ** 2 + (columns - px) ** 2 <= 36] = 0
+            picture[(rows + 0.5 - py) ** 2 + (columns + 0.5 - px) ** 2 <= 36] = 0
         image = tmp_path / "images" / "train" / f"CLEVR_train_{k:06d}.png"
         Image.fromarray(picture.numpy()).save(image)
     for wanted in ({}, {"height": 128, "width": 160}):
@@ -76,6 +77,9 @@ def test_positions_point_at_the_pixels_whatever_the_size(
                 x, y = truth.positions_px[row, 0, n].round().int().tolist()
                 if 0 <= x < dataset.width:  # the sides are cropped
                     assert clips.frames[row, 0, y, x].max() < 30, (row, n)
+            if not wanted:  # the mean of all that is black is that of the discs' middles
+                black = torch.nonzero(clips.frames[row, 0, :, :, 0] == 0).flip(1).float().mean(0)
+                assert torch.allclose(truth.positions_px[row, 0, :count].mean(0), black, atol=1e-3)
             assert truth.present[row].tolist() == [True] * count + [False] * (10 - count)
             assert truth.positions[row, 0, :count, 0].tolist() == [k - 1.5 for k in range(count)]
             assert not truth.positions_px[row, 0, count:].any()

@@ -107,7 +107,7 @@ def test_collisions_belong_to_the_clip_that_shows_them(tmp_path: Path) -> None:
     dataset = reader(tmp_path, num_frames=2, temporal_stride=2, windows="all")
     assert dataset.factors.items[1].temporal
     assert dataset.classes()[:, 1].tolist() == [0, 1], "frames 0 and 2, then 4 and 6"
-    assert dataset.groups().tolist() == [0, 0]
+    assert len(dataset.groups().unique()) == 1
     truth = dataset.truth(torch.arange(2))
     assert truth is not None and truth.contacts is not None
     assert truth.contacts.nonzero().tolist() == [[1, 1, 0, 2], [1, 1, 2, 0]]

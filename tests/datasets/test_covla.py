@@ -58,7 +58,7 @@ def test_a_window_has_its_own_bucket(tmp_path: Path) -> None:
     write_covla(tmp_path, "long", 88, NOON_MS)  # 8 degrees a frame
     whole = reader(tmp_path)
     parts = reader(tmp_path, num_frames=2, temporal_stride=3, windows="all", turn_deg=20)
-    assert buckets(parts) == ["day right"] * 2 and parts.groups().tolist() == [0, 0]
+    assert buckets(parts) == ["day right"] * 2 and len(parts.groups().unique()) == 1
     asked = parts.clips(torch.tensor([1, 0])).frames
     assert torch.equal(asked, whole.clips(torch.tensor([0])).frames[0, [[6, 9], [0, 3]]])
     with pytest.raises(
@@ -76,7 +76,7 @@ def test_the_clips_are_those_of_the_bucket(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     write_covla(tmp_path / "alone", "c", 60, NOON_MS)
     alone = reader(tmp_path / "alone")
-    assert dataset.groups().tolist() == [1, 2]
+    assert dataset.rows.tolist() == [1, 2]
     assert torch.equal(dataset.clips(torch.tensor([1])).frames, alone.clips(torch.arange(1)).frames)
 
 

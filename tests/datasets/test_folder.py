@@ -13,12 +13,14 @@ from tiny import generator_run, run_tool, tokenizer_run, trained
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DATASETS
-from vidcomp.datasets.folder import Dataset
+from vidcomp.datasets.folder import Dataset, clips_in
 from vidcomp.media import MediaError, write_video
+from vidcomp.media.notes import found
 from vidcomp.media.resize import cover
 from vidcomp.pipeline import Pipeline
 from vidcomp.runs import read_environment
 from vidcomp.seeding import Rng
+from vidcomp.storage import store
 
 
 def noise(t: int, h: int, w: int, seed: int = 0) -> torch.Tensor:
@@ -242,6 +244,39 @@ def test_the_folder_of_a_clip_is_its_label(tmp_path: Path) -> None:
         reader(tmp_path, labels="folders")
 
 
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    """What is linked in from elsewhere is there; a link back adds nothing and ends."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    for path in (data / "z" / "a.mp4", other / "b.mp4"):
+        path.parent.mkdir(parents=True)
+        write_video(path, noise(1, 8, 8), fps=8.0)
+    (data / "a link").symlink_to(other)
+    (data / "again").symlink_to(data / "z")
+    (data / "z" / "loop").symlink_to(data)
+    (other / "back").symlink_to(tmp_path)
+    assert clips_in(data) == ["a link/b.mp4", "z/a.mp4"]
+    assert sorted(found(data, "*.mp4", expected="clips").values()) == clips_in(data)
+
+
+def test_truth_is_of_all_clips_or_of_none(tmp_path: Path) -> None:
+    raw = {"name": "sprites", "num_clips": 4, "num_frames": 2, "height": 16, "width": 24}
+    store(DATASETS.config({**raw, "factors": {"shape": ["circle", "square"]}}), tmp_path)
+    everything = torch.arange(4)
+    truth = reader(tmp_path).truth(everything)
+    same_size = reader(tmp_path, height=16, width=24).truth(everything)
+    assert truth is not None and same_size is not None
+    assert torch.equal(truth.positions_px, same_size.positions_px)
+    assert reader(tmp_path, height=8, width=12).truth(everything) is None
+    notes = sorted(tmp_path.rglob("*.truth.safetensors"))
+    notes[1].unlink()
+    with pytest.raises(UserError, match=r"1 of 4 clips .*000001\.truth.* or remove all") as error:
+        reader(tmp_path)
+    assert "\n" not in str(error.value)
+    for path in (notes[0], *notes[2:]):
+        path.unlink()
+    assert reader(tmp_path).truth(everything) is None
+
+
 def test_clips_without_labels_have_no_factors(tmp_path: Path) -> None:
     own_folder(tmp_path, [(2, 20, 28)] * 4)
     dataset = reader(tmp_path, labels="none")  # although there is a table
@@ -259,7 +294,8 @@ def test_clips_without_labels_have_no_factors(tmp_path: Path) -> None:
 def test_windows_of_a_file_share_its_row_and_its_group(tmp_path: Path) -> None:
     own = own_folder(tmp_path, [(7, 20, 28), (4, 20, 28), (6, 20, 28)])
     dataset = reader(tmp_path, num_frames=2, windows="all")
-    assert dataset.groups().tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    a, b, c = dataset.groups()[[0, 3, 5]].tolist()
+    assert len({a, b, c}) == 3 and dataset.groups().tolist() == [a, a, a, b, b, c, c, c]
     clips = dataset.clips(torch.arange(8))
     assert clips.values[:, 1, 0].tolist() == [0, 0, 0, 0.5, 0.5, 1, 1, 1]
     assert torch.equal(clips.frames[4], own[1][2:4])

@@ -13,6 +13,7 @@ from vidcomp.datasets.base import DATASETS, Dataset
 from vidcomp.datasets.mixture import shared_factors
 from vidcomp.pipeline import ClipFormat, Pipeline
 from vidcomp.runs import rows_for
+from vidcomp.storage import store
 from vidcomp.training.tasks import train
 
 SHAPES, COLOURS = ["circle", "triangle"], ["red", "blue"]
@@ -186,6 +187,23 @@ def test_what_a_part_keeps_for_scoring_the_mixture_keeps_too() -> None:
     assert torch.equal(scoring[scoring >= 30] - 30, rows_for("scoring", part))
 
 
+def test_a_file_that_two_parts_read_is_trained_on_or_scored(tmp_path: Path) -> None:
+    """Clips in the order of a table, and their first frames in that of the alphabet."""
+    store(DATASETS.config(sprites(num_frames=2)), tmp_path)
+    header, *lines = (tmp_path / "factors.csv").read_text().splitlines()
+    (tmp_path / "factors.csv").write_text("\n".join([header, *reversed(lines)]))
+    folder = {"name": "folder", "path": tmp_path}
+    raw = [folder, {**folder, "labels": "none", "num_frames": 1}]
+    mixed = mixture(*raw)
+    read = [DATASETS.config(part).build().files for part in raw]
+    names = [files.paths[k] for files in read for k in files.file_of.tolist()]
+    assert names[:40] == names[:39:-1]
+    training, scoring = (
+        {names[i] for i in rows_for(purpose, mixed).tolist()} for purpose in ("training", "scoring")
+    )
+    assert training and scoring and not training & scoring
+
+
 def test_truth_comes_in_the_order_asked_for() -> None:
     mixed = mixture(sprites(), sprites(seed=1))
     rows = torch.tensor([45, 2, 41])
@@ -242,3 +260,10 @@ def test_a_generator_learns_from_a_mixture_without_factors(tmp_path: Path) -> No
     tokenizer = train(tokenizer_run(data=data, steps=2), tmp_path / "fsq")
     run = train(generator_run(tokenizer, data=data, steps=2), tmp_path / "maskgit")
     assert Pipeline.load(run).generate({}, num_steps=2).shape == (1, 3, 5, 16, 16)
+
+
+def test_parts_that_move_have_one_rate() -> None:
+    with pytest.raises(UserError, match=r"have 8 and 24 frames per second.*set fps where"):
+        mixture(sprites(fps=8.0), sprites(fps=24.0))
+    assert mixture(sprites(fps=24.0), images(fps=8.0)).fps == 24  # nothing moves in a picture
+    mixture(sprites(fps=30.0), sprites(fps=30000 / 1001))

@@ -360,13 +360,14 @@ def test_factors_are_told_on_the_paths_that_are_asked_for(path: str) -> None:
 
 def test_tokens_of_absent_factors_are_told_apart_by_their_slot() -> None:
     for null in ("learned", "zeros"):
-        tokens = embedding_of(path="tokens", null=null)(condition(2).null(), torch.zeros(2)).tokens
+        embed = embedding_of(path="tokens", drop_to=null)
+        tokens = embed(condition(2).null(), torch.zeros(2)).tokens
         assert tokens is not None and torch.equal(tokens[0], tokens[1])
         assert (torch.cdist(tokens[0], tokens[0]) + torch.eye(3)).min() > 1e-3
 
 
 def test_zeros_for_what_is_absent_are_zeros_and_have_no_parameter() -> None:
-    zeros, learned = embedding_of(null="zeros"), embedding_of(null="learned")
+    zeros, learned = embedding_of(drop_to="zeros"), embedding_of(drop_to="learned")
     assert zeros.null is None and learned.null is not None
     names = {name for name, _ in zeros.named_parameters()}
     assert names == {name for name, _ in learned.named_parameters()} - {"null"}
@@ -381,7 +382,7 @@ def test_zeros_for_what_is_absent_are_zeros_and_have_no_parameter() -> None:
 @pytest.mark.parametrize("null", ["learned", "zeros"])
 def test_without_factors_only_the_level_is_told(path: str, null: str) -> None:
     none = Factors(())
-    config = ConditioningConfig.model_validate({"path": path, "null": null, "encode": "exact"})
+    config = ConditioningConfig.model_validate({"path": path, "drop_to": null, "encode": "exact"})
     embed = ConditionEmbedding(config, none, 16)
     asked = Condition.of(torch.zeros(3, 0).long(), torch.zeros(3, 0, 0))
     told = embed(asked, torch.tensor([0.0, 0.5, 1.0]))

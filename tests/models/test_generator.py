@@ -223,7 +223,7 @@ def test_a_config_comes_back_from_what_is_stored(name: str) -> None:
 @pytest.mark.parametrize("path", ["adaln", "tokens", "both"])
 @pytest.mark.parametrize("null", ["learned", "zeros"])
 def test_every_path_of_conditions_trains_and_samples(path: str, null: str) -> None:
-    conditioning = {"path": path, "null": null, "drop_factor": 0.3, "drop_per": "batch"}
+    conditioning = {"path": path, "drop_to": null, "drop_factor": 0.3, "drop_per": "batch"}
     generator = generator_of("flow", conditioning=conditioning)
     generator(clean(GRIDS[0], 6), condition(6), rng(batch=6)).total().mean().backward()
     for name, parameter in generator.named_parameters():

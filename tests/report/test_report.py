@@ -219,22 +219,28 @@ def test_grids_lie_beside_the_page_and_in_it(studio: MakeStudio) -> None:
     assert (shared.float() - embedded.float()).abs().mean() < 4
 
 
-@pytest.mark.parametrize("kind", ["stopped", "failed", "unscored", "absent", "broken", "tokenizer"])
+@pytest.mark.parametrize(
+    "kind", ["stopped", "failed", "unscored", "absent", "broken", "tokenizer", "split"]
+)
 def test_a_run_without_scores_is_named_with_the_reason(studio: MakeStudio, kind: str) -> None:
     made = studio()
     run = made.root / "flow-s1"
     if kind == "tokenizer":
         made.tokenizer("flow-s1")
     elif kind != "absent":
-        made.generator("flow-s1", scored=kind in ("unscored", "broken"))
+        made.generator("flow-s1", scored=kind in ("unscored", "broken", "split"))
     if kind == "failed":
         (run / FAILED).write_text("10 steps in a row had a gradient that is not finite\ndetails")
     if kind == "unscored":
         (run / "scores.json").unlink()
     if kind == "broken":
         (run / "scores.json").write_text('{"judge": "factors", "scores": {"factors": {}}}')
+    if kind == "split":
+        known = json.loads((run / "environment.json").read_text())
+        (run / "environment.json").write_text(json.dumps(known | {"split_hash": "of another"}))
     page = report(made, [made.generator("maskgit-s0"), run])
     reasons = {
+        "split": "trained on split of another, its config gives ",
         "stopped": "stopped at step 40 of 100",
         "failed": "10 steps in a row had a gradient that is not finite",
         "unscored": "trained, but not scored",

@@ -41,6 +41,20 @@ def test_mistakes_in_json_lines_are_named(tmp_path: Path, text: str, complaint: 
     assert "\n" not in str(error.value) and "factors.jsonl" in str(error.value)
 
 
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    """Unicode has more line ends than JSON and CSV have, and a quoted cell may hold any."""
+    odd = "a\u2028b\x85c\x0cd.mp4"
+    path = tmp_path / "factors.jsonl"
+    path.write_bytes(f'{{"path": "{odd[:5]}", "x": "1"}}\r\n{{"path": "e", "x": "2"}}\r\n'.encode())
+    assert Columns.read(path).cells == {"path": [odd[:5], "e"], "x": ["1", "2"]}
+    path = tmp_path / "factors.csv"
+    path.write_bytes(f'path,x\r\n{odd},1\r\n"e\r\nf",2\r\n'.encode())
+    assert Columns.read(path).cells == {"path": [odd, "e\r\nf"], "x": ["1", "2"]}
+    path.write_bytes(b'path,x\n"e\nf",2\ng\n')
+    with pytest.raises(UserError, match="line 4: needs 2 filled cells"):
+        Columns.read(path)
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-Infinity", "bright"])
 def test_numbers_are_finite(tmp_path: Path, number: str) -> None:
     path = tmp_path / "factors.csv"

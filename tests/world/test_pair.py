@@ -218,3 +218,14 @@ def test_what_collides_cannot_be_in_front() -> None:
     check_pair(choose({**chosen, "event": ("pass",)}, PAIR), (), 9)
     with pytest.raises(UserError, match=r"no 'rotation'; .*legal: background, lighting, texture"):
         check_pair(choose(EVENTS, PAIR), ("rotation",), 9)
+
+
+def test_one_is_seen_in_front_whoever_sets_off_first() -> None:
+    chosen = {"occlusion": ("in_front", "behind"), "order": ("a_first", "b_first")}
+    with pytest.raises(UserError, match="cannot both be seen in 7 frames; set num_frames to 8"):
+        check_pair(choose(chosen, PAIR), (), 7)
+    for name in chosen:
+        check_pair(choose({name: chosen[name]}, PAIR), (), 5)
+    check_pair(choose(chosen, PAIR), (), 8)
+    _, scene = draw(chosen, 1000, num_frames=8)
+    assert gaps(scene).amin(1).amax() < -0.005  # they overlap in some frame

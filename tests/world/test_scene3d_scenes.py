@@ -1,5 +1,6 @@
 """Properties of drawn 3-D scenes: what factors control, where solids are, how they move."""
 
+import math
 from dataclasses import fields
 
 import pytest
@@ -160,6 +161,21 @@ def test_motion_is_seen_in_the_picture(motion: str, axis: int, sign: int) -> Non
     assert truth.velocities_px is not None and truth.visibility is not None
     assert torch.allclose(truth.velocities_px[:, 1:].sum(1)[:, 0], way, atol=1e-3)
     assert (truth.visibility > 0.5).all()
+
+
+@pytest.mark.parametrize("orientation", ["-30", "0", "30"])
+def test_motion_is_seen_from_wherever_the_camera_stands(orientation: str) -> None:
+    chosen = {"motion": ["right", "left", "away", "towards"], "orientation": [orientation]}
+    factors = choose(chosen, LIBRARIES["room"])
+    drawn = draw("room", factors, factors.combinations().repeat(10, 1), num_frames=9)
+    way = drawn.motion.positions[:, -1, 0] - drawn.motion.positions[:, 0, 0]
+    right, _, ahead = drawn.scene.axes[:, :2, 4::9]  # of the camera in the middle frame: xy b
+    seen = torch.stack([(way.T * right).sum(0), (way.T * ahead).sum(0)], dim=1)
+    asked = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]).repeat(10, 1)
+    assert (torch.cosine_similarity(seen, asked) > math.cos(math.radians(10))).all()
+    in_picture = truth_of(drawn, height=32, width=32).positions_px[:, :, 0]
+    shift = (in_picture[:, -1] - in_picture[:, 0]) * torch.tensor([1.0, -1])
+    assert ((shift * asked).sum(1) > 1).all()
 
 
 def test_truth_of_absent_solids_is_zero() -> None:

@@ -9,6 +9,7 @@ from vidcomp.config import UserError
 from vidcomp.world.concepts import choose
 from vidcomp.world.manifest import MANIFEST, Manifest
 from vidcomp.world.scenes import combinations_of, draw_values
+from vidcomp.world.splits import SplitConfig, level_name
 from vidcomp.world.table import TABLE, Table
 
 
@@ -57,8 +58,34 @@ def test_factors_are_inferred(tmp_path: Path) -> None:
     assert torch.equal(back.values, table.values)
     reds = table.values[table.classes[:, 2] == 0, 2]
     red = back.factors.items[2].classes[1]
-    assert red.prototype == pytest.approx(reds.mean(0).tolist())
+    assert red.prototype == pytest.approx(((reds.amax(0) + reds.amin(0)) / 2).tolist(), abs=1e-6)
     assert red.spread == pytest.approx(((reds.amax(0) - reds.amin(0)) / 2).tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("num", [1, 3, 7, 25, 100])
+def test_constant_numbers_are_their_own_prototypes(tmp_path: Path, num: int) -> None:
+    """The mean of 0.3, 0.3, ... is not 0.3 in float32, and was outside of a range up to it."""
+    sizes = {"small": 0.1, "medium": 0.2, "large": 0.3, "huge": 0.4}
+    lines = [f"{name}{i}.mp4,{name},{x}" for name, x in sizes.items() for i in range(num)]
+    (tmp_path / TABLE).write_text("\n".join(["path,size,size.0", *lines]))
+    table = Table.load(tmp_path, factors=None)
+    split = SplitConfig(rule="range", seen={"size": (0.1, 0.3)}).build(table.factors)
+    held_out = split.requests("level-1", 1).classes
+    assert [table.factors.describe(row) for row in held_out] == ["huge"]
+
+
+@pytest.mark.parametrize("low", [0.8, 0.2])
+def test_the_box_of_a_class_holds_its_clips(tmp_path: Path, low: float) -> None:
+    numbers = [0, 0, 0, 0, 1, 0.3]
+    lines = [f"{i}.mp4,{'b' if i == 5 else 'a'},{x}" for i, x in enumerate(numbers)]
+    (tmp_path / TABLE).write_text("\n".join(["path,size,size.0", *lines]))
+    table = Table.load(tmp_path, factors=None)
+    for ids, values in zip(table.classes, table.values, strict=True):
+        (of_class,) = (table.factors.items[0].classes[k] for k in ids.tolist())
+        assert abs(values.item() - of_class.prototype[0]) <= of_class.spread[0]
+    split = SplitConfig(rule="range", seen={"size": (low, 1.0)}).build(table.factors)
+    levels = split.levels(table.classes, table.values).tolist()
+    assert {level_name(k) for k in levels} == {"seen", "level-1"} == set(split.level_names)
 
 
 def test_a_spreadsheets_table_is_read(tmp_path: Path) -> None:

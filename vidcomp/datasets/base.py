@@ -142,9 +142,9 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _render_has_a_place(self) -> "DataConfig":
-        if self.render is not None and self.folder is None:
+        if self.render is not None and self.dataset.name != "folder":
             raise ValueError(
-                f"render: dataset {self.dataset.name!r} is stored in no folder; "
+                f"render: what is rendered is read by dataset 'folder', not {self.dataset.name!r}; "
                 "drop render, or set dataset: {name: folder, path: DIR}"
             )
         return self

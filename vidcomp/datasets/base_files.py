@@ -97,7 +97,8 @@ class FileDataset(Labelled, ABC):
         return self.files.frames(self.rows[indices], rng)
 
     def groups(self) -> Int64[Tensor, " n"]:
-        return self.files.file_of[self.rows]
+        """By content: who else reads a file, under another name or number, has the same group."""
+        return self.files.content_ids[self.rows]
 
     def content(self) -> str:
         return str([self.files.fingerprint_parts, self.rows.tolist()])

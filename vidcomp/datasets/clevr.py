@@ -7,10 +7,10 @@ The test images have no scenes. What https://github.com/facebookresearch/clevr-d
 is read alike if put so: ``part: new`` is ``images/new`` and ``scenes/CLEVR_new_scenes.json``.
 
 The factor is the number of objects; the truth is where they are, on the floor and in the picture.
-``pixel_coords`` count from the top left of the picture as it was rendered, 480 x 320 in the release
-and 320 x 240 by the generator's default, so its size is read from the file. The release's README
-and the generator disagree on the names of other keys (``relations`` or ``relationships``), none of
-which is used.
+``pixel_coords`` are rounded distances from the top left corner of the picture as it was rendered,
+480 x 320 in the release and 320 x 240 by the generator's default, so its size is read from the
+file. The release's README and the generator disagree on the names of other keys (``relations`` or
+``relationships``), none of which is used.
 """
 
 import json
@@ -125,7 +125,7 @@ class Dataset(FileDataset):
 
 
 class _Object(NamedTuple):
-    """Numbers of `ATTRIBUTES`, x, y, z in the world, x and y in the picture as it was rendered."""
+    """Numbers of `ATTRIBUTES`, x, y, z in the world, column and row in the picture as rendered."""
 
     attributes: tuple[int, ...]
     place: tuple[float, ...]
@@ -157,7 +157,7 @@ def _object(thing: dict[str, Any], path: Path) -> _Object:
         numbers.append(legal.index(thing[name]))
     x, y, z = thing["3d_coords"]
     column, row, _depth = thing["pixel_coords"]
-    return _Object(tuple(numbers), (x, y, z), (column, row))
+    return _Object(tuple(numbers), (x, y, z), (column - 0.5, row - 0.5))  # from pixel 0's centre
 
 
 def _refuse_other_images(path: Path, folder: Path, files: set[str]) -> None:

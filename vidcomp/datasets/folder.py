@@ -23,6 +23,7 @@ from vidcomp.datasets import base
 from vidcomp.datasets.base_files import FileDataset
 from vidcomp.media import SUFFIXES
 from vidcomp.media.clips import ClipFiles, Reading
+from vidcomp.media.walk import files_below
 from vidcomp.world.locations import Locations
 from vidcomp.world.manifest import Manifest
 from vidcomp.world.table import TABLE, Table, find_table
@@ -52,10 +53,8 @@ class Dataset(FileDataset):
         self.table = listed[files.file_of]
         super().__init__(files, listed.factors, self.table.classes, self.table.values)
         # Where clips are resized or skip frames, what was noted of the files is not true of them.
-        as_noted = config.height is None and config.windows == "first"
-        paths = [truth_path(config.path / path) for path in self.table.paths]
-        is_there = as_noted and config.temporal_stride == 1 and all(p.is_file() for p in paths)
-        self._truths = paths if is_there else []
+        as_noted = config.windows == "first" and config.temporal_stride == 1
+        self._truths = _truths(config.path, self.table) if as_noted and not files.resized else []
 
     def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
         self.check_indices(indices)
@@ -74,6 +73,18 @@ class Dataset(FileDataset):
     def _says_who_is_told_of(self) -> bool:
         """As the first truth does, so does every other; where none does, clips are read without."""
         return bool(self._truths) and read_truth(self._truths[0]).labelled is not None
+
+
+def _truths(folder: Path, table: Table) -> list[Path]:
+    """Where the truth of each clip is, or nothing if none is; raises UserError if some is."""
+    paths = [truth_path(folder / path) for path in table.paths]
+    absent = [path for path in paths if not os.path.isfile(path)]  # pathlib takes twice as long
+    if 0 < len(absent) < len(paths):
+        raise UserError(
+            f"{len(absent)} of {len(paths)} clips in {folder} lack their truth, such as "
+            f"{absent[0]}; restore it, or remove all *{truth_path(Path('x')).name[1:]} there"
+        )
+    return [] if absent else paths
 
 
 def _table(config: Config) -> Table:
@@ -112,14 +123,4 @@ def _table(config: Config) -> Table:
 
 def clips_in(folder: Path) -> list[str]:
     """The clips of a tree by their suffix, in the order of the alphabet, hidden ones left out."""
-    found: list[str] = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(where).relative_to(folder).as_posix()
-        prefix = "" if inside == "." else f"{inside}/"
-        found += [
-            prefix + name
-            for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
+    return sorted(path for path in files_below(folder) if path.lower().endswith(SUFFIXES))

@@ -4,9 +4,9 @@
       - {dataset: {name: folder, path: pictures, num_frames: 1, height: 64, width: 64}, weight: 0.3}
       - {dataset: {name: folder, path: videos, num_frames: 17, height: 64, width: 64}, weight: 0.7}
 
-Parts have one height and width, but may differ in length. A training step takes its batch from the
-parts of one length, which is chosen by weight, as are the clips within it (`training.order`). What
-is scored and sampled has the length of the longest part.
+Parts have one height, width and frame rate, but may differ in length. A training step takes its
+batch from the parts of one length, which is chosen by weight, as are the clips within it
+(`training.order`). What is scored and sampled has the length of the longest part.
 
 The factors are those that all parts share to the last class; a clip whose part does not know a
 factor could be labelled with anything. A temporal factor goes as well if a part has images: those
@@ -115,8 +115,8 @@ class Dataset(base.Dataset):
 
     def groups(self) -> Int64[Tensor, " n"]:
         """The parts' own, without telling parts apart: of a file that two parts read, images here
-        and clips there, all is kept for scoring or nothing; and what a part alone keeps for
-        scoring, the mixture keeps too."""
+        and clips there, in whatever order, all is kept for scoring or nothing, since its group is
+        its content; and what a part alone keeps for scoring, the mixture keeps too."""
         return torch.cat([part.groups() for part in self.parts])
 
     def portions(self) -> tuple[Portion, ...]:
@@ -224,10 +224,18 @@ def shared_factors(parts: Sequence[base.Dataset]) -> Shared:
 
 
 def refuse_other_sizes(parts: Sequence[base.Dataset]) -> None:
-    """Raise UserError unless all parts have one height and width."""
+    """Raise UserError unless all parts have one height and width, and all with motion one fps."""
     sizes = list(dict.fromkeys(f"{part.height}x{part.width}" for part in parts))
     if len(sizes) > 1:
         raise UserError(
             f"the parts of a mixture are {' and '.join(sizes)}, and must have one height and "
             "width: set both in each part"
+        )
+    intervals = [part.num_frames - 1 for part in parts]  # between frames: what a rate is about
+    rates = sorted({part.fps for part, num in zip(parts, intervals, strict=True) if num})
+    if rates and rates[-1] > 1.01 * rates[0]:  # 29.97 beside 30 is no other motion
+        raise UserError(
+            f"the parts of a mixture have {' and '.join(f'{rate:g}' for rate in rates)} frames per "
+            "second, and must have one rate: set fps where clips are drawn, or temporal_stride "
+            "where they are read"
         )

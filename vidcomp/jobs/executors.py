@@ -4,7 +4,7 @@ An executor starts a command and returns something that can be asked how it goes
 same command line, so what failed on a cluster can be tried by hand.
 
 Unusual: ``cluster`` goes through submitit, which is imported only then
-(``pip install 'vidcomp[cluster]'``). submitit's own local executor stands in for SLURM in tests.
+(``pip install 'vidcomp[slurm]'``). submitit's own local executor stands in for SLURM in tests.
 """
 
 import contextlib
@@ -160,7 +160,7 @@ class Cluster:
             import submitit
         except ImportError:
             raise UserError(
-                "executor=cluster needs submitit: pip install 'vidcomp[cluster]'; or take "
+                "executor=cluster needs submitit: pip install 'vidcomp[slurm]'; or take "
                 "executor=processes"
             ) from None
         options = dict(self.options)

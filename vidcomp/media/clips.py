@@ -64,7 +64,8 @@ class Reading(Size):
 
 class ClipFiles:
     """The clips in some files. Clip `i` is cut from `paths[file_of[i]]`, from its frame `starts[i]`
-    on. `skipped`: what is wrong with the files that are left out."""
+    on. `skipped`: what is wrong with the files that are left out. `resized`: whether any file has
+    another size than the clips."""
 
     def __init__(self, root: Path, paths: Sequence[str], reading: Reading) -> None:
         if reading.decoder == "decord" and not has_decord():
@@ -136,6 +137,13 @@ class ClipFiles:
         return {decoder: count for decoder, count in counts.items() if count}
 
     @functools.cached_property
+    def content_ids(self) -> Int64[Tensor, " n"]:
+        """Of each clip's file: the same for the same content, whatever its name or place."""
+        files, places = self.file_of.unique(return_inverse=True)
+        digests: list[bytes] = self._of(files.numpy(), "digest").tolist()
+        return torch.tensor([int(digest[:16], 16) >> 1 for digest in digests])[places]
+
+    @functools.cached_property
     def fingerprint_parts(self) -> str:
         """What the pixels depend on: the content of the files that are read, and how. Not places or
         dates, and not the decoder: both give the same frames."""
@@ -193,7 +201,8 @@ class ClipFiles:
         sizes = np.stack([self._of(readable, "height"), self._of(readable, "width")], axis=1)
         self.height, self.width = how.height or int(sizes[0, 0]), how.width or int(sizes[0, 1])
         wrong = (sizes != (self.height, self.width)).any(1)
-        if how.height is None and wrong.any():
+        self.resized = bool(wrong.any())
+        if how.height is None and self.resized:
             first = wrong.argmax()
             raise UserError(
                 f"{self.root / self.paths[readable[first]]} is {sizes[first, 0]}x{sizes[first, 1]},"

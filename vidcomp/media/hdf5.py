@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from vidcomp.config import UserError, first_line
 from vidcomp.media.decode import MediaError
+from vidcomp.media.kept import keep, places
+from vidcomp.media.video import whole_file
 
 MAX_ROWS_PER_CHUNK = 64
 """Where a chunk holds more rows than this, single rows cost too much."""
@@ -63,24 +65,24 @@ class Hdf5:
         return chunks is not None and chunks[0] > MAX_ROWS_PER_CHUNK
 
     def unpacked(self, key: str, rows: np.ndarray) -> Path:
-        """An npy file of these rows of `key`, which rise: beside this one, and written when it is
-        first asked for, chunk by chunk, whole or not at all."""
+        """An npy file of these rows of `key`, which rise: beside this one or in the user's cache,
+        and written when it is first asked for, chunk by chunk, whole or not at all."""
         seen = hashlib.sha256(rows.tobytes())
         seen.update(str(self.path.stat().st_size).encode())
-        path = self.path.with_name(f"{self.path.stem}.{key}-{seen.hexdigest()[:12]}.npy")
-        if not path.exists():
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                with part.open("wb") as out:
-                    self._unpack(self[key], rows, out, said=f"unpack {path}")
-                part.replace(path)
-            except PermissionError:
-                raise UserError(
-                    f"{path.parent} cannot be written, where {key} of {self.path.name} are "
-                    "unpacked once; link the file into a folder of your own, and name that"
-                ) from None
-            finally:
-                part.unlink(missing_ok=True)
+        folder, name = self.path.parent, f"{self.path.stem}.{key}-{seen.hexdigest()[:12]}.npy"
+        for path in places(folder, name):
+            if path.exists():
+                return path
+
+        def write(path: Path) -> None:
+            with whole_file(path) as out:
+                self._unpack(self[key], rows, out, said=f"unpack {path}")
+
+        if (path := keep(folder, name, write)) is None:
+            raise UserError(
+                f"neither {folder} nor the cache can be written, where {key} of {self.path.name} "
+                "are unpacked once; set XDG_CACHE_HOME to a folder of your own that has room"
+            )
         return path
 
     def _unpack(self, source: Any, rows: np.ndarray, out: BinaryIO, *, said: str) -> None:

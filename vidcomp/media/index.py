@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidcomp.media.decode import MediaError, has_decord
+from vidcomp.media.kept import keep, places
 from vidcomp.media.verify import verify
 from vidcomp.media.video import write_bytes
 
@@ -186,7 +187,7 @@ def _stamp(path: str) -> _Stamp:
 
 
 def _read(root: Path) -> Index:
-    for place in _places(root):
+    for place in places(root, INDEX):
         with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             content = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
             texts = json.loads(content["texts"].tobytes())
@@ -201,18 +202,8 @@ def _write(root: Path, index: Index) -> None:
     buffer = io.BytesIO()
     packed = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     np.savez(buffer, records=known.records, texts=packed)
-    for place in _places(root):
-        with contextlib.suppress(OSError):  # nowhere: checked again next time
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(place, buffer.getvalue())
-            return
-
-
-def _places(root: Path) -> tuple[Path, Path]:
-    """Where the index of a folder is, in the order of preference."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    return root / INDEX, cache / "vidcomp" / f"{key}.npz"
+    # If nowhere, all is checked again next time.
+    keep(root, INDEX, lambda place: write_bytes(place, buffer.getvalue()))
 
 
 def _versions() -> list[str]:

@@ -1,14 +1,13 @@
 """Annotation files: found wherever they were unpacked, read once and remembered.
 
 Published sets have a JSON file of up to megabytes beside every video, of which a dataset needs a
-few numbers. Those are kept in ``.NAME.json`` in the folder, and forgotten file by file when a size
-or a date changes. A file that is not as expected is one error that names it.
+few numbers. Those are kept in ``.NAME.json`` in the folder or the user's cache, and forgotten file
+by file when a size or a date changes. A file that is not as expected is one error that names it.
 """
 
 import contextlib
 import fnmatch
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,8 @@ from tqdm import tqdm
 
 from vidcomp.config import UserError
 from vidcomp.media import MediaError, write_bytes
+from vidcomp.media.kept import keep, places
+from vidcomp.media.walk import files_below
 
 T = TypeVar("T")
 
@@ -27,12 +28,8 @@ def found(
     """The files of the folder whose names match, as paths relative to it, by their `key`."""
     if not root.is_dir():
         raise UserError(f"no folder {root}; expected {expected}")
-    paths = [
-        (Path(folder) / name).relative_to(root)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in fnmatch.filter(names, pattern)
-        if not name.startswith(".")  # the shadow of a file that was copied from a Mac
-    ]
+    # Hidden are the shadows of files that were copied from a Mac: those are left out.
+    paths = [path for path in map(Path, files_below(root)) if fnmatch.fnmatch(path.name, pattern)]
     by_key: dict[str, str] = {}
     for path in sorted(paths):
         if (other := by_key.setdefault(key(path), path.as_posix())) != path.as_posix():
@@ -44,7 +41,8 @@ def remembered(
     root: Path, name: str, paths: Sequence[str], read: Callable[[Path], Any], *, expected: str
 ) -> dict[str, Any]:
     """What `read` finds in each file, as plain JSON. A changed `read` needs another `name`."""
-    known = _load(root / f".{name}.json")
+    file = f".{name}.json"
+    known = _load(places(root, file))
     notes: dict[str, tuple[list[int], Any]] = {}
     changed = False
     try:
@@ -58,8 +56,8 @@ def remembered(
                 changed = True
     finally:  # after a bad file or an interruption the others need not be read again
         if changed:
-            with contextlib.suppress(PermissionError):  # a folder that is not ours
-                write_bytes(root / f".{name}.json", json.dumps(notes).encode())
+            content = json.dumps({**known, **notes}).encode()
+            keep(root, file, lambda place: write_bytes(place, content))
     return {path: note for path, (_, note) in notes.items()}
 
 
@@ -78,9 +76,10 @@ def parsed(path: Path, read: Callable[[Path], T], *, expected: str) -> T:
         raise MediaError(f"{path} cannot be read ({reason}); expected {expected}") from None
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text())
-        return plain if isinstance(plain, dict) else {}
-    except (OSError, ValueError):
-        return {}  # absent or damaged: it is made again
+def _load(places: Sequence[Path]) -> dict[str, Any]:
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):  # absent or damaged: it is made again
+            plain = json.loads(place.read_text())
+            if isinstance(plain, dict):
+                return plain
+    return {}

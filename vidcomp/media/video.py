@@ -5,12 +5,14 @@ usual yuv420p would cost 30 to 38 dB before any model errs. People get yuv420p H
 in WebM.
 """
 
+import contextlib
 import io
-import os
+import uuid
+from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import av
 import torch
@@ -85,9 +87,17 @@ def write_video(path: Path, clip: Clip, *, fps: float, codec: Codec = "lossless"
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is complete or absent, whoever dies or writes it at the same time."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with whole_file(path) as out:
+        out.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Generator[BinaryIO]:
+    """A file to write to, which is there under its name only when all of it is written."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # nobody else's
     try:
-        part.write_bytes(content)
+        with part.open("xb") as out:
+            yield out
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 Two rates of dropping, never one: `drop_joint` drops all factors of a clip at once, which teaches
 the unconditional model that guidance needs; `drop_factor` drops each factor alone, which is the
-first paper's *incomplete conditioning* (arXiv:2510.03075, section 4.3 there). Its sources have two
+first paper's *incomplete conditioning* (arXiv:2510.03075, RQ3). Its sources have two
 ways of that, and do not say which one made the figure: a learned null drawn for each sample, and
 zeros drawn for a whole batch. Both are here.
 """
@@ -33,7 +33,7 @@ class ConditioningConfig(Settings):
 
     `path`: factors are summed into adaLN, or stand before the clip as context tokens, or both.
 
-    `drop_per`, `null`: see the module's text. `prefix`: the share of training clips whose first
+    `drop_per`, `drop_to`: see the module's text. `prefix`: the share of training clips whose first
     latent frames are given, so that the model learns to continue clips.
     """
 
@@ -43,7 +43,7 @@ class ConditioningConfig(Settings):
     drop_joint: Share = 0.1
     drop_factor: Share = 0.0
     drop_per: Literal["sample", "batch"] = "sample"
-    null: Literal["learned", "zeros"] = "learned"
+    drop_to: Literal["learned", "zeros"] = "learned"
     prefix: Share = 0.0
 
     def encoding_of(self, factor: Factor) -> Encoding:
@@ -148,7 +148,7 @@ class ConditionEmbedding(nn.Module):
         self.of_factor = nn.ModuleList(
             _embedding(config.encoding_of(f), f, config.bins, width) for f in factors.items
         )
-        learned, in_tokens = config.null == "learned", config.path != "adaln"
+        learned, in_tokens = config.drop_to == "learned", config.path != "adaln"
         shape = (len(factors), width)
         self.null = nn.Parameter(torch.zeros(shape)) if learned and len(factors) else None
         self.slot = nn.Parameter(0.02 * torch.randn(shape)) if in_tokens and len(factors) else None

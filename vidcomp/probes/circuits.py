@@ -1,7 +1,7 @@
 """Circuit overlap: do two combinations use the same neurons?
 
 The first paper finds the most influential neurons of each combination and takes the Jaccard overlap
-of two such sets (arXiv:2510.03075, section on mechanisms); measure of influence and size of the
+of two such sets (arXiv:2510.03075, on mechanisms); measure of influence and size of the
 sets are not told. Here [OWN]:
 
 * Neurons are the hidden units of all MLPs. The influence of neuron u on clip i is

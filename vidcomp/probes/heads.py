@@ -1,7 +1,7 @@
 """Polysemantic heads: the share of attention heads that respond to several factors at once.
 
 The first paper counts a head "when the feature similarity difference exceeds a threshold"
-(arXiv:2510.03075, section on mechanisms) and says neither which similarity nor which threshold; a
+(arXiv:2510.03075, on mechanisms) and says neither which similarity nor which threshold; a
 reviewer asked that it hold across several pairs of factors. Our definition [OWN]:
 
 * z_i: what the head writes for clip i, averaged over positions, less its mean over clips;

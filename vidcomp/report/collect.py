@@ -264,6 +264,9 @@ def _scored_run(folder: Path) -> ScoredRun | MissingRun:
         clips=clips,
         split=run.data.split.build(clips.factors),
     )
+    if result.split.digest != environment["split_hash"]:
+        trained, now = environment["split_hash"], result.split.digest
+        return MissingRun(folder.name, f"trained on split {trained}, its config gives {now}")
     result.record()  # what is missing is found here, not half-way through a page
     return result
 

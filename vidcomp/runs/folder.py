@@ -117,6 +117,7 @@ def note_tokenizer(folder: Path, out: Path) -> dict[str, str]:
 def noted_tokenizer(noted: Mapping[str, str], out: Path) -> Path:
     """The folder that `note_tokenizer` noted; whoever reads it checks the digest. In older runs
     `folder` is what `path` is now."""
+    out = out.resolve() if out.is_symlink() else out  # a study's link to a run in its store
     beside = Path(os.path.normpath(out / noted["folder"]))
     elsewhere = Path(noted.get("path", noted["folder"]))
     return elsewhere if not beside.exists() and elsewhere.exists() else beside
@@ -153,9 +154,9 @@ def rows_for(purpose: Literal["training", "scoring"], dataset: Dataset) -> Int64
     """Which clips are for what: about a fifth is kept for scoring, and nothing ever trains on it.
 
     Tokenizers, generators and probes train on the rest, so ceilings are measured on fresh clips. A
-    clip's index alone decides (its group's, where several are cut from one file), not how many
-    there are: a smaller dataset of the same world and seed
-    shares clips with a larger one, and none of those trains here and scores there. But a dataset
+    clip's group alone decides, not how many there are: of a drawn clip its index, of a file its
+    content. So a smaller dataset of the same world and seed shares clips with a larger one, and
+    none of those trains here and scores there. But a dataset
     has at least one group for scoring and, if it has two, one to train on.
     """
     groups = dataset.groups()

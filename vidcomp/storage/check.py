@@ -14,6 +14,7 @@ from vidcomp.storage.shards import (
     num_shards,
     sha256,
     shard_path,
+    unfinished,
 )
 from vidcomp.world.manifest import MANIFEST, Manifest
 from vidcomp.world.table import TABLE
@@ -52,6 +53,10 @@ def verify(folder: Path) -> Verdict:
     if not (folder / TABLE).exists():
         done = n - len(missing(folder, range(n)))
         raise UserError(f"{folder} is interrupted at {done} of {n} clips; go on with: {again}")
+    if not manifest.checksums and not unfinished(folder, n):
+        raise UserError(
+            f"{folder} has all clips, but was interrupted before its checksums; go on with: {again}"
+        )
     if not manifest.checksums:
         raise UserError(
             f"{folder} has no checksums, an older version made it; it can be trained on, and to "
@@ -75,6 +80,8 @@ def _table_faults(folder: Path, checksums: dict[str, str]) -> Iterator[str]:
 
 
 def _strangers(folder: Path, shards: list[str]) -> Iterator[str]:
+    if not (folder / CLIPS).is_dir():
+        return  # each shard is missing
     for path in sorted((folder / CLIPS).iterdir()):
         if f"{CLIPS}/{path.name}" not in shards:
             yield f"extra   {CLIPS}/{path.name}"

@@ -1,7 +1,8 @@
 """Storing a dataset: what `tools/render.py` does, and a training run if its dataset is not there.
 
 ``dataset.json`` comes first, then the shards, then ``factors.csv``, and ``dataset.json`` again with
-the checksums. So a folder with the first and not the third is an interrupted render.
+the checksums. So a folder with the first and not the third is an interrupted render, and so is one
+that lacks nothing but the checksums.
 """
 
 import contextlib
@@ -132,7 +133,10 @@ def _is_finished(manifest: Manifest, folder: Path) -> bool:
             f"{manifest.num_clips} ({manifest.fingerprint}); choose another folder, or remove that "
             "one"
         )
-    return (folder / TABLE).exists()
+    if found is None or not (folder / TABLE).exists():
+        return False
+    # Without checksums, an older version made it, which had no lists either, or the end is missing.
+    return bool(found.checksums or unfinished(folder, found.num_clips))
 
 
 def _open(manifest: Manifest, folder: Path) -> None:

@@ -6,6 +6,7 @@ JSON writes for them, so that a table says the same in each format.
 
 import csv
 import importlib.util
+import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -89,18 +90,19 @@ class _Rows:
 
 def _read_csv(path: Path) -> _Rows:
     try:
-        header, *body = list(csv.reader(_lines(path))) or [[]]
+        reader = csv.reader(io.StringIO(_content(path), newline=""))
+        header = next(reader, [])
+        rows = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}") from None
-    lines = [n for n, cells in enumerate(body, start=2) if cells]
-    return _Rows(header, lines, [cells for cells in body if cells])
+    return _Rows(header, [n for n, _ in rows], [cells for _, cells in rows])
 
 
 def _read_jsonl(path: Path) -> _Rows:
     header: list[str] = []
     lines: list[int] = []
     rows: list[list[str]] = []
-    for n, line in enumerate(_lines(path), start=1):
+    for n, line in enumerate(_content(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -133,9 +135,10 @@ def _read_parquet(path: Path) -> _Rows:
     return _Rows([str(name) for name in table.column_names], range(1, len(rows) + 1), rows)
 
 
-def _lines(path: Path) -> list[str]:
+def _content(path: Path) -> str:
+    """With the line ends as they are: a cell may hold some, and what else Unicode calls one."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a table in UTF-8: {error}") from None
 

@@ -3,8 +3,8 @@ a class.
 
 A factor has classes (``colour``: red, blue). A class has a prototype value (an RGB) and a spread:
 the half-width of the box around the prototype that values are drawn from, as in the first paper's
-Shapes2D (arXiv:2510.03075, section 1.2 of its data), where colour and size vary continuously inside
-a class. A factor whose classes have no number behind them (``shape``) has values of dimension 0.
+Shapes2D (arXiv:2510.03075; so in an author's development code), where colour and size vary inside a
+class. A factor whose classes have no number behind them (``shape``) has values of dimension 0.
 
 `temporal` factors (motion) can only be read from neighbouring frames, never from one frame.
 

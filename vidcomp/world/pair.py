@@ -40,6 +40,9 @@ VARYING = ("texture", "background", "lighting")
 FEWEST_FRAMES = 5
 """To see who sets off first, and what follows from the meeting."""
 
+_FEWEST_FOR_OCCLUSION_AND_ORDER = 8
+"""With fewer, a short meeting may fall between two frames; at 7 one of 2000 does."""
+
 RADIUS = (0.10, 0.12)
 WAY = (0.19, 0.23)  # of each sprite, up to the meeting
 _MAX_OFF_AXIS_RAD = 0.6  # between the line from A to B and A's direction, when they meet
@@ -99,6 +102,11 @@ def check_pair(factors: Factors, varying: Sequence[str], num_frames: int) -> Non
     if "occlusion" in chosen and "collide" in chosen.get("event", ()):
         raise UserError(
             "occlusion cannot be seen of sprites that collide; drop occlusion, or event: collide"
+        )
+    if {"occlusion", "order"} <= set(chosen) and num_frames < _FEWEST_FOR_OCCLUSION_AND_ORDER:
+        raise UserError(
+            f"occlusion and order cannot both be seen in {num_frames} frames; set num_frames to "
+            f"{_FEWEST_FOR_OCCLUSION_AND_ORDER} or more, or drop one of them"
         )
 
 

@@ -3,7 +3,7 @@
 One idea holds all rules: a clip lies in a cell (`vidcomp.world.cells`: its combination and, where
 the split looks at the clip's own numbers, which of them are novel), and a split is a set of cells
 to train on. Level = the number of factors that must change to reach the nearest of these
-(arXiv:2510.03075, section 3): level 0 is called "seen", then "level-1", "level-2", ...
+(arXiv:2510.03075, the project page): level 0 is called "seen", then "level-1", "level-2", ...
 
 A split has a hash, which every run records, and `refuse_held_out`, through which every training
 batch of a generator goes: leaking a held-out clip is impossible, not just unlikely. Whoever asks a
@@ -81,7 +81,8 @@ class SplitConfig(Settings):
                 is_given = getattr(self, key) != type(self).model_fields[key].default
                 if is_given and rule != self.rule:
                     raise ValueError(
-                        f"{key!r} belongs to rule={rule}; rule={self.rule} takes {', '.join(taken)}"
+                        f"{key!r} belongs to rule={rule}; rule={self.rule} takes "
+                        f"{', '.join(taken)}; {key}=null drops it"
                     )
         if self.rule != "base_novel" and not getattr(self, taken[0]):
             raise ValueError(f"rule={self.rule} takes a non-empty {taken[0]!r}")

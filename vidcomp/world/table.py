@@ -131,7 +131,7 @@ def find_table(folder: Path) -> Path | None:
 
 
 def _inferred(columns: Columns, temporal: Sequence[str]) -> Factors:
-    """Classes in alphabetical order; prototype = mean, spread = half the range of their numbers."""
+    """Classes in alphabetical order; their box is as wide as their numbers range."""
     names = [c for c in columns.cells if c != "path" and "." not in c]
     for column in columns.cells:
         factor, dot, number = column.partition(".")
@@ -159,8 +159,9 @@ def _factor(columns: Columns, name: str, *, temporal: bool) -> Factor:
         rows_of.setdefault(label, []).append(row)
     classes: list[FactorClass] = []
     for label in sorted(rows_of):
-        of_class = [x[rows_of[label]] for x in numbers]
-        prototype = tuple(float(x.mean()) for x in of_class)
-        spread = tuple(float(x.amax() - x.amin()) / 2 for x in of_class)
+        # In float64 both are exact: the box holds every clip, and one number is its own middle.
+        ends = [x[rows_of[label]].double().aminmax() for x in numbers]
+        prototype = tuple(float(low + high) / 2 for low, high in ends)
+        spread = tuple(float(high - low) / 2 for low, high in ends)
         classes.append(FactorClass(label, prototype, spread))
     return Factor(name, tuple(classes), temporal=temporal)

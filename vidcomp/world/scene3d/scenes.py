@@ -85,6 +85,10 @@ def draw_scenes(
     start, present = _places(style, radius, torch.arange(n) < count, rng, farthest=farthest)
     step = direction * between(rng.fold("travel").uniform(n, 1), *TRAVEL)
     corner = torch.full((len(rng), 2), style.edge)
+    azimuth_deg = torch.zeros(len(rng), 1)
+    if "orientation" in drawn:  # what goes right in the picture does so wherever the camera stands
+        azimuth_deg = drawn["orientation"].values[:, 0]
+        step = _turned(step, azimuth_deg)
     motion = simulate(
         start,
         step / max(num_frames - 1, 1),
@@ -94,9 +98,6 @@ def draw_scenes(
         num_frames=num_frames,
         bounds=(-corner, corner),
     )
-    azimuth_deg = torch.zeros(len(rng), 1)
-    if "orientation" in drawn:
-        azimuth_deg = drawn["orientation"].values[:, 0]
     rows = len(rng) * num_frames
     scene = Scene(
         **_solids(style, drawn, motion, present, rng, progress),
@@ -170,6 +171,12 @@ def _places(
         present[:, i] &= free.any(1)
         places[:, i] = tries[torch.arange(len(rng)), i, free.float().argmax(1)]
     return places, present
+
+
+def _turned(step: Float[Tensor, "b n 2"], azimuth_deg: Float[Tensor, "b 1"]) -> Tensor:
+    cos, sin = cos_sin(torch.deg2rad(azimuth_deg))  # b 1 each
+    x, y = step.unbind(-1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
 
 
 def _solids(
