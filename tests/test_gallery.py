@@ -55,7 +55,7 @@ def is_drawn(path: Path) -> bool:
 def test_every_world_that_is_drawn_can_be_looked_at(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "preview.png"
     settings = Preview.load(path, [f"out={out}", "combinations=2", "clips=1"])
-    assert write_preview(settings).startswith("8 clips of 2 combinations")
+    assert write_preview(settings).startswith("8 clips of 2 of the ")
     with Image.open(out) as picture:
         assert min(picture.size) >= 100
 

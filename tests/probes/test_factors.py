@@ -10,6 +10,7 @@ import torch
 from vidcomp.config import UserError
 from vidcomp.datasets import sprites
 from vidcomp.nn.classifier import Classifier
+from vidcomp.nn.weights import reset
 from vidcomp.probes import factors
 from vidcomp.probes.base import ClipSet, Subject
 from vidcomp.seeding import Rng
@@ -164,13 +165,13 @@ def test_is_fitted_on_all_combinations_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (33, 17)])
 def test_the_classifier_takes_any_size(size: tuple[int, int]) -> None:
     network = Classifier(3, num_classes=5, width=4)
-    network.reset(Rng.make(0, "weights", torch.tensor([0])))
+    reset(network, Rng.make(0, "weights", torch.tensor([0])))
     assert network(torch.zeros(2, 3, *size)).shape == (2, 5)
 
 
 def test_fresh_weights_keep_the_scale_of_the_signal() -> None:
     network = Classifier(3, num_classes=2, width=64)
-    network.reset(Rng.make(0, "weights", torch.tensor([0])))
+    reset(network, Rng.make(0, "weights", torch.tensor([0])))
     for weight in (p for p in network.parameters() if p.ndim == 4):
         expected = (2 / weight[0].numel()) ** 0.5  # He et al., Eq. 10
         assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05)

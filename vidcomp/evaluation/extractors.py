@@ -33,6 +33,7 @@ from vidcomp.datasets.base import Dataset
 from vidcomp.evaluation.clips import clip_set
 from vidcomp.media import write_bytes
 from vidcomp.nn.features import ClipNetwork
+from vidcomp.nn.weights import reset
 from vidcomp.pipeline import default_device
 from vidcomp.probes import base as probes
 from vidcomp.probes.base import ClipSet
@@ -142,7 +143,7 @@ class _Learner:
 
 
 def _fit(network: ClipNetwork, clips: ClipSet) -> None:
-    network.reset(Rng.make(_SEED, "extractor weights", torch.zeros(1, dtype=torch.int64)))
+    reset(network, Rng.make(_SEED, "extractor weights", torch.zeros(1, dtype=torch.int64)))
     network.train()
     probes.fit(
         _Learner(network),

@@ -194,9 +194,9 @@ class ClipFiles:
             first = wrong.argmax()
             raise UserError(
                 f"{self.root / self.paths[readable[first]]} has {lengths[first]} frames, not "
-                f"{self.num_frames}; set num_frames to {lengths.min()} or fewer, every file then "
+                f"{self.num_frames}; set num_frames to at most {lengths.min()}, every file then "
                 "gives its first frames; or set num_frames and on_error=skip: shorter files are "
-                "left out"
+                "left out; or give each length a dataset of its own in a mixture"
             )
         sizes = np.stack([self._of(readable, "height"), self._of(readable, "width")], axis=1)
         self.height, self.width = how.height or int(sizes[0, 0]), how.width or int(sizes[0, 1])

@@ -4,16 +4,11 @@ Three convolutions with batch norm, a global max-pool, a linear layer. Both the 
 max-pool matter: without them, 32-pixel shapes were not learned in 800 steps. The max-pool asks "is
 there a corner anywhere?", which is what tells a triangle from a circle wherever it stands.
 
-Unusual: weights come from an `Rng`, so that a fitted judge is a pure function of its seed.
+Unusual: weights are those of `nn.weights.reset`, so a fitted judge is a pure function of its seed.
 """
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from vidcomp.seeding import Rng
 
 
 class Classifier(nn.Module):
@@ -34,19 +29,6 @@ class Classifier(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(3 * width, num_classes)
-
-    @torch.no_grad()
-    def reset(self, rng: Rng) -> None:
-        """Fresh weights from the one stream of `rng`, with the variance of arXiv:1502.01852."""
-        for name, weight in self.named_parameters():
-            if weight.ndim > 1:
-                bound = math.sqrt(6 / weight[0].numel())
-                weight.copy_((2 * rng.fold(name).uniform(*weight.shape)[0] - 1) * bound)
-            else:
-                weight.fill_(1.0 if name.endswith("weight") else 0.0)  # batch norm's scale; biases
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.head(self.features(images).amax((2, 3)))

@@ -4,17 +4,14 @@ Unlike the judge's classifiers (`nn.classifier`: one for each factor, one or two
 it is one network for everything, sees the clip at once, and averages over place and time. It is
 fitted to tell all factors from its vector, so clips that show the same lie close together.
 
-Weights come from an `Rng`, so that a fitted network is a pure function of its seed.
+Its weights are those of `nn.weights.reset`, so a fitted network is a pure function of its seed.
 """
 
-import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidcomp.seeding import Rng
 from vidcomp.types import Video
 
 
@@ -35,19 +32,6 @@ class ClipNetwork(nn.Module):
             nn.GELU(),
         )
         self.heads = nn.ModuleList(nn.Linear(dimensions, count) for count in class_counts)
-
-    @torch.no_grad()
-    def reset(self, rng: Rng) -> None:
-        """Fresh weights from the one stream of `rng`, with the variance of arXiv:1502.01852."""
-        for name, weight in self.named_parameters():
-            if weight.ndim > 1:
-                bound = math.sqrt(6 / weight[0].numel())
-                weight.copy_((2 * rng.fold(name).uniform(*weight.shape)[0] - 1) * bound)
-            else:
-                weight.fill_(1.0 if name.endswith("weight") else 0.0)  # batch norm's scale; biases
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.reset_running_stats()
 
     def forward(self, video: Video) -> Float[Tensor, "b d"]:
         return self.trunk(video).mean((2, 3, 4))

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from vidcomp.config import Family, UserError, Variant
-from vidcomp.schedules import MaskSchedule, NoisePath, PathPoint, Schedule
+from vidcomp.schedules import MaskKind, MaskSchedule, NoisePath, PathPoint, Schedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, State, mean_where
 
@@ -94,13 +94,21 @@ class Objective(nn.Module, ABC):
         return State(latents, known, latents.values.new_ones(len(latents)))
 
 
+class MaskedConfig(Config, ABC):
+    """`schedule`: the share that is masked, in training and sampling alike. `loss_on`: masked
+    positions alone, or visible ones too."""
+
+    schedule: MaskKind = "cosine"
+    loss_on: Literal["masked", "all"] = "masked"
+
+
 class Masked(Objective, ABC):
     """What masked objectives share: a share of the positions is hidden, whatever they hold."""
 
-    def __init__(self, schedule: MaskSchedule, loss_on: Literal["masked", "all"]) -> None:
+    def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
-        self.schedule = self.masking = schedule
-        self.loss_on = loss_on
+        self.schedule = self.masking = MaskSchedule(config.schedule)
+        self.loss_on = config.loss_on
 
     def corrupt(self, clean: Latents, given: Bool[Tensor, "b T H W"], rng: Rng) -> Corrupted:
         level = rng.fold("level").uniform()
@@ -122,10 +130,8 @@ class MaskedValues(Masked, ABC):
     """Masked objectives on continuous latents, or on the vectors of a discrete tokenizer's codes;
     of the codes themselves nothing is seen."""
 
-    def __init__(
-        self, channels: int, width: int, schedule: MaskSchedule, loss_on: Literal["masked", "all"]
-    ) -> None:
-        super().__init__(schedule, loss_on)
+    def __init__(self, config: MaskedConfig, channels: int, width: int) -> None:
+        super().__init__(config)
         self.from_latents = nn.Linear(channels, width)
         self.hidden = nn.Parameter(0.02 * torch.randn(width))
 

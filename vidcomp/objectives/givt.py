@@ -10,7 +10,7 @@ candidates that is worth is reported as `Prediction.effective_samples`.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from einops import rearrange
@@ -19,12 +19,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vidcomp.objectives import base
-from vidcomp.schedules import MaskKind, MaskSchedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, State, mean_where
 
 
-class Config(base.Config):
+class Config(base.MaskedConfig):
     """`min_std`: the floor of each Gaussian's standard deviation; latents have unit variance. Below
     0.1 the components become a codebook, and the wrong one is drawn: of six clips to be learned by
     heart in 600 steps, samples were 0.22 from the truth (RMSE) at 0.1, and 1.07 at 0.02.
@@ -32,8 +31,6 @@ class Config(base.Config):
     `num_candidates` are drawn at each position if there is guidance.
     """
 
-    schedule: MaskKind = "cosine"
-    loss_on: Literal["masked", "all"] = "masked"
     num_mixtures: PositiveInt = 8
     min_std: PositiveFloat = 0.1
     num_candidates: Annotated[int, Field(ge=64)] = 64
@@ -70,8 +67,7 @@ class Givt(base.MaskedValues):
     """Masked, continuous, with a density."""
 
     def __init__(self, config: Config, channels: int, width: int) -> None:
-        schedule = MaskSchedule(config.schedule)
-        super().__init__(channels, width, schedule, config.loss_on)
+        super().__init__(config, channels, width)
         self.config = config
         self.channels = channels
         self.to_mixture = nn.Linear(width, config.num_mixtures * (1 + 2 * channels))

@@ -6,7 +6,6 @@ masked (arXiv:2510.03075, RQ2).
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,20 +14,17 @@ from torch import Tensor
 
 from vidcomp.nn.diffusion_head import DiffusionHead
 from vidcomp.objectives import base
-from vidcomp.schedules import MaskKind, MaskSchedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, State, mean_where
 
 _MEAN_DRAWS = 8
 
 
-class Config(base.Config):
+class Config(base.MaskedConfig):
     """`head_width`, `head_depth`: of the MLP. `draws`: noise levels for each token in a training
     step. `head_steps`: of the head's own sampling, at every step of the sampler.
     """
 
-    schedule: MaskKind = "cosine"
-    loss_on: Literal["masked", "all"] = "masked"
     head_width: PositiveInt = 192
     head_depth: PositiveInt = 3
     draws: PositiveInt = 4
@@ -42,8 +38,7 @@ class Mar(base.MaskedValues):
     """Masked, continuous, without a density."""
 
     def __init__(self, config: Config, channels: int, width: int) -> None:
-        schedule = MaskSchedule(config.schedule)
-        super().__init__(channels, width, schedule, config.loss_on)
+        super().__init__(config, channels, width)
         self.config = config
         size = {"width": config.head_width, "depth": config.head_depth}
         self.diffusion = DiffusionHead(channels, width, **size)

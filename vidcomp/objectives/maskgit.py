@@ -6,7 +6,7 @@ its own given the rest of the clip, and a position is revealed as a whole.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,23 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidcomp.objectives import base
-from vidcomp.schedules import MaskKind, MaskSchedule
 from vidcomp.seeding import Rng
 from vidcomp.types import Corrupted, Latents, LatentSpec, Losses, Prediction, State, mean_where
 
 
-class Config(base.Config):
-    """`schedule`: the share that is masked, in training and sampling alike. `loss_on`: masked
-    positions alone, or visible ones too."""
+class Config(base.MaskedConfig):
+    """`label_smoothing` of the cross-entropy."""
 
-    schedule: MaskKind = "cosine"
-    loss_on: Literal["masked", "all"] = "masked"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def build(self, spec: LatentSpec, width: int) -> "MaskGIT":
         sizes = base.require_codes(spec, self.name)
-        head = Categorical(sizes, width, self.label_smoothing)
-        return MaskGIT(sizes, width, head, MaskSchedule(self.schedule), self.loss_on)
+        return MaskGIT(self, sizes, width, Categorical(sizes, width, self.label_smoothing))
 
 
 class CodeHead(nn.Module, ABC):
@@ -70,7 +65,7 @@ class Categorical(CodeHead):
         return self.to_logits(hidden)
 
     def log_p(self, out: Float[Tensor, "b T H W o"]) -> Float[Tensor, "b T H W k"]:
-        return log_softmax_of_each(out, self.sizes)
+        return torch.cat([p.log_softmax(-1) for p in out.split(self.sizes, dim=-1)], dim=-1)
 
     def cross_entropy(
         self, out: Float[Tensor, "b T H W o"], codes: Int64[Tensor, "b T H W q"]
@@ -94,13 +89,12 @@ class MaskGIT(base.Masked):
 
     def __init__(
         self,
+        config: base.MaskedConfig,
         codebook_sizes: tuple[int, ...],
         width: int,
         code_head: CodeHead,
-        schedule: MaskSchedule,
-        loss_on: Literal["masked", "all"],
     ) -> None:
-        super().__init__(schedule, loss_on)
+        super().__init__(config)
         self.codebook_sizes = codebook_sizes
         # One table for all codebooks, one after the other, and the mask token at its end.
         offsets = torch.tensor([0, *codebook_sizes[:-1]]).cumsum(0)
@@ -170,13 +164,6 @@ class MaskGIT(base.Masked):
     ) -> Float[Tensor, "b T H W k"]:
         """Log-probabilities of codes."""
         return self.log_p(out)
-
-
-def log_softmax_of_each(
-    logits: Float[Tensor, "b T H W k"], sizes: tuple[int, ...]
-) -> Float[Tensor, "b T H W k"]:
-    """Normalised over each codebook by itself."""
-    return torch.cat([part.log_softmax(-1) for part in logits.split(sizes, dim=-1)], dim=-1)
 
 
 def codes_of(latents: Latents) -> Int64[Tensor, "b T H W q"]:

@@ -25,8 +25,7 @@ from torch.nn import functional as F
 
 from vidcomp.config import UserError
 from vidcomp.objectives import base
-from vidcomp.objectives.maskgit import CodeHead, MaskGIT, log_softmax_of_each
-from vidcomp.schedules import MaskKind, MaskSchedule
+from vidcomp.objectives.maskgit import Categorical, CodeHead, MaskGIT
 from vidcomp.types import LatentSpec
 
 NUM_LOGISTICS = 3
@@ -37,21 +36,17 @@ _FAR = 1e6
 """Where a logistic has no mass left, whatever its scale."""
 
 
-class Config(base.Config):
+class Config(base.MaskedConfig):
     """`tau`: the squared distance, in normalised latents, at which a target has 1/e of the true
     code's probability; only for ``heads=joint``.
     """
 
-    schedule: MaskKind = "cosine"
-    loss_on: Literal["masked", "all"] = "masked"
     heads: Literal["joint", "per_level", "ordinal"] = "joint"
     tau: PositiveFloat = 0.25
 
     def build(self, spec: LatentSpec, width: int) -> MaskGIT:
         sizes = base.require_codes(spec, self.name)
-        return MaskGIT(
-            sizes, width, self._head(spec, sizes, width), MaskSchedule(self.schedule), self.loss_on
-        )
+        return MaskGIT(self, sizes, width, self._head(spec, sizes, width))
 
     def _head(self, spec: LatentSpec, sizes: tuple[int, ...], width: int) -> CodeHead:
         if self.heads == "joint":
@@ -65,14 +60,12 @@ class Config(base.Config):
         return Factorised(levels, width)
 
 
-class Soft(CodeHead):
+class Soft(Categorical):
     """Soft targets over all codes."""
 
     def __init__(self, sizes: tuple[int, ...], width: int, *, channels: int, tau: float) -> None:
-        super().__init__()
-        self.sizes = sizes
+        super().__init__(sizes, width, label_smoothing=0.0)
         self.tau = tau
-        self.to_logits = nn.Linear(width, sum(sizes))
         for i, size in enumerate(sizes):
             self.register_buffer(f"vectors_{i}", torch.zeros(size, channels), persistent=False)
         self.knows_codes = False
@@ -85,12 +78,6 @@ class Soft(CodeHead):
             codes[..., i] = torch.arange(size)[:, None, None, None]
             self.get_buffer(f"vectors_{i}").copy_(lookup(codes).values[:, 0, 0, 0])
         self.knows_codes = True
-
-    def forward(self, hidden: Float[Tensor, "b T H W c"]) -> Float[Tensor, "b T H W o"]:
-        return self.to_logits(hidden)
-
-    def log_p(self, out: Float[Tensor, "b T H W o"]) -> Float[Tensor, "b T H W k"]:
-        return log_softmax_of_each(out, self.sizes)
 
     def cross_entropy(
         self, out: Float[Tensor, "b T H W o"], codes: Int64[Tensor, "b T H W q"]

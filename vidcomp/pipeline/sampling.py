@@ -1,5 +1,6 @@
 """From conditions to clips: one batch, and longer than a clip."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -109,32 +110,13 @@ def roll_out(
             f"num_frames={num_frames}: this generator was trained on clips of {size.t} frames and "
             "never to continue one; train it with generator.conditioning.prefix=0.5"
         )
-    video = sample_clips(
-        generator,
-        tokenizer,
-        condition,
-        size,
-        sampling,
-        rng,
-        num_steps=num_steps,
-        prefix=prefix,
-        progress=progress,
-        watch=watch,
-    )
-    while video.shape[2] < num_frames:
-        made = video.shape[2]
-        chunk = sample_clips(
-            generator,
-            tokenizer,
-            condition,
-            size,
-            sampling,
-            rng.fold(f"from frame {made}"),
-            num_steps=num_steps,
-            prefix=video[:, :, -overlap:],
-            progress=progress and f"{progress}, frame {made} of {num_frames}",
-            watch=watch,
-        )
+    parts = (generator, tokenizer, condition, size, sampling)
+    sample = functools.partial(sample_clips, *parts, num_steps=num_steps, watch=watch)
+    video = sample(rng, prefix=prefix, progress=progress)
+    while (made := video.shape[2]) < num_frames:
+        label = progress and f"{progress}, frame {made} of {num_frames}"
+        last = video[:, :, -overlap:]
+        chunk = sample(rng.fold(f"from frame {made}"), prefix=last, progress=label)
         video = torch.cat([video, chunk[:, :, overlap:]], dim=2)
     return video[:, :, :num_frames]
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from vidcomp.config import UserError
 from vidcomp.nn.classifier import Classifier
+from vidcomp.nn.weights import reset
 from vidcomp.probes import base
 from vidcomp.probes.base import ClipSet, Progress, Score, proportion, refuse_no_factors
 from vidcomp.seeding import Rng
@@ -85,7 +86,7 @@ class Judge(base.TrainedJudge):
         self.networks.to(video.device)
         rng = Rng.make(seed, "probe weights", torch.zeros(1, dtype=torch.int64))
         for factor, network in self._readers():
-            network.reset(rng.fold(factor.name))
+            reset(network, rng.fold(factor.name))
         self.networks.train()
         base.fit(
             self,

@@ -73,27 +73,30 @@ def write_preview(settings: Preview) -> str:
     """Write the picture, and say in a line what is on it."""
     config = settings.data
     dataset = (config.render or config.dataset).build()
-    shown = choose(
-        dataset,
-        config.split.build(dataset.factors),
-        combinations=settings.combinations,
-        clips=settings.clips,
-    )
+    split = config.split.build(dataset.factors)
+    shown = choose(dataset, split, combinations=settings.combinations, clips=settings.clips)
     still = settings.out.suffix.lower() == ".png"
     picture = draw(dataset, shown, truth=settings.truth, still=still)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     write_picture(settings.out, picture, fps=dataset.fps)
     num_clips = sum(len(column.rows) for column in shown)
-    num_combinations = len({(column.label, column.level) for column in shown})
-    return f"{num_clips} clips of {num_combinations} combinations and levels: {settings.out}"
+    num_shown = len({(column.label, column.level) for column in shown})
+    num_all = len(_combinations_and_levels(dataset, split).unique(dim=0))
+    of_all = f" of the {num_all}" if num_shown < num_all else ""
+    return f"{num_clips} clips of {num_shown}{of_all} combinations and levels: {settings.out}"
+
+
+def _combinations_and_levels(dataset: Dataset, split: Split) -> Int64[Tensor, "n 2"]:
+    """The level, then the combination, of each clip."""
+    classes = dataset.classes()
+    levels = split.levels(classes, dataset.values())
+    return torch.stack([levels, dataset.factors.combination_ids(classes)], dim=1)
 
 
 def choose(dataset: Dataset, split: Split, *, combinations: int, clips: int) -> list[Shown]:
     """The first `clips` of each combination and level that the dataset has; of clips of several
     lengths, these take turns. Few combinations have several columns, each of other clips."""
-    classes = dataset.classes()
-    levels = split.levels(classes, dataset.values())
-    keys = torch.stack([levels, dataset.factors.combination_ids(classes)], dim=1)
+    classes, keys = dataset.classes(), _combinations_and_levels(dataset, split)
     found, group = keys.unique(dim=0, return_inverse=True)  # sorted by level
     lengths = _lengths(dataset)
     some = _some_of_every(found[:, 0], combinations)

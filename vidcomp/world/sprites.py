@@ -10,6 +10,7 @@ has the same pixels in any batch.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -204,10 +205,15 @@ def _coverage(
 ) -> Float[Tensor, "r t s s"]:
     """The share of each pixel that is covered."""
     distance = torch.empty_like(x)
-    for kind in shape.unique().tolist():
-        rows = shape == kind
+    for kind, rows in _rows_of_each(shape):
         distance[rows] = signed_distance(SHAPES[kind], x[rows], y[rows])
     return (0.5 - distance * radius_px).clamp(0, 1)
+
+
+def _rows_of_each(kinds: Int64[Tensor, " r"]) -> Iterator[tuple[int, Bool[Tensor, " r"]]]:
+    """Every kind that occurs, with its rows."""
+    for kind in kinds.unique().tolist():
+        yield kind, kinds == kind
 
 
 def _textured(
@@ -218,7 +224,6 @@ def _textured(
 ) -> Float[Tensor, "r t s s"]:
     """Where each object is darker."""
     darker = torch.empty_like(x)
-    for kind in texture.unique().tolist():
-        rows = texture == kind
+    for kind, rows in _rows_of_each(texture):
         darker[rows] = pattern(TEXTURES[kind], x[rows], y[rows], 1 / radius_px[rows])
     return darker
