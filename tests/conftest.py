@@ -1,12 +1,22 @@
 """Shared by all tests: one thread, so that results and times do not depend on the machine; and runs
 that are trained once for all."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def the_same_draws_whenever_a_test_runs() -> Iterator[None]:
+    """Of torch's global generator, which some tests draw from: alone and in any order."""
+    from vidcomp.seeding import initial_weights
+
+    with initial_weights(0):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,9 @@ def test_bf16_autocast_agrees_with_float32(factorised: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         mixed = run(x)
     assert mixed.dtype == torch.float32  # the residual stream is never rounded
-    torch.testing.assert_close(mixed, run(x), rtol=0.05, atol=0.05)
+    full = run(x)
+    # Of the whole: single entries near zero may be off by much of themselves (bf16 has 8 bits).
+    assert (mixed - full).norm() < 0.02 * full.norm()
 
 
 def test_modulation_is_a_layer_norm_then_scale_and_shift() -> None:
