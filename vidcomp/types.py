@@ -121,11 +121,14 @@ class State:
 
     `known` marks the positions whose content is clean: unmasked tokens, or the given first frames.
     `level` is the progress from nothing (0: all masked, pure noise) to everything (1: clean).
+    `wanted` marks the positions that a sampler will write next, where it knows that beforehand: an
+    objective whose draws are dear need not draw the others.
     """
 
     latents: Latents
     known: Bool[Tensor, "b T H W"]
     level: Float[Tensor, " b"]
+    wanted: Bool[Tensor, "b T H W"] | None = None
 
     def to(self, device: "torch.device | str") -> "State":
         return replace(
@@ -133,6 +136,7 @@ class State:
             latents=self.latents.to(device),
             known=self.known.to(device),
             level=self.level.to(device),
+            wanted=None if self.wanted is None else self.wanted.to(device),
         )
 
 

@@ -189,7 +189,7 @@ def reading_the_truth_gives_the_truth(case: Case) -> None:
     out = case.sure_out(clean, state)
     for temperature in (0.0, 1.0):
         read = objective.read([out], [1.0], state, temperature=temperature, rng=case.rng("read"))
-        assert_is(read.codes, read.values, clean, ~given, case, temperature)
+        assert_is(read.codes, read.values, clean, ~state.known, case, temperature)
 
 
 def perfect_answers_are_sampled_exactly(case: Case) -> None:

@@ -2,6 +2,8 @@
 least loss, and samples that distribution; compositions too.
 """
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,7 +78,10 @@ def test_several_draws_are_averaged_and_no_clip_sees_another() -> None:
 def sampled(head: DiffusionHead, means: list[float], weights: list[float], **more: float) -> Tensor:
     conditions = [torch.full((MANY, 1, 1), mean) for mean in means]
     temperature = more.get("temperature", 1.0)
-    made = head.sample(conditions, weights, rng(), num_steps=60, temperature=temperature)
+    where = torch.ones(MANY, 1, dtype=torch.bool)
+    made = head.sample(
+        conditions, weights, rng(), num_steps=60, temperature=temperature, where=where
+    )
     assert made.shape == (MANY, 1, 1)
     return made
 
@@ -100,6 +105,16 @@ def test_a_lower_temperature_is_less_noise() -> None:
         float(sampled(exact(1.0), [0.0], [1.0], temperature=t).std()) for t in (0.0, 0.5, 1.0)
     ]
     assert spread == sorted(spread) and spread[0] < 0.5 * spread[2]
+
+
+def test_what_is_drawn_at_a_place_does_not_depend_on_where_else_is_drawn() -> None:
+    draw = functools.partial(
+        exact(0.7).sample, [rng(6).normal(4, 5, 1)], [1.0], rng(6), num_steps=5, temperature=1.0
+    )
+    whole = draw(where=torch.ones(6, 4, 5, dtype=torch.bool))
+    for share in (0.0, 0.3):
+        where = rng(6).fold("where").uniform(4, 5) < share
+        torch.testing.assert_close(draw(where=where), whole * where[..., None])
 
 
 def test_the_mean_is_that_of_the_data_and_differentiable() -> None:

@@ -11,7 +11,7 @@ times that: with few steps the first one would throw the sample far out.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,21 +96,25 @@ class DiffusionHead(nn.Module):
         *,
         num_steps: int,
         temperature: float,
+        where: Bool[Tensor, "b *n"],
     ) -> Float[Tensor, "b *n d"]:
         """Ancestral sampling in `num_steps`; the noise that is added is scaled by `temperature`.
+        Vectors are drawn at the marked places, each the same whatever else is marked; 0 elsewhere.
 
         Conditions are composed here, inside the loop: their answers are added with `weights`.
         """
-        x = rng.fold("head start").normal(*conditions[0].shape[1:-1], self.channels)
+        shape = (*where.shape[1:], self.channels)
+        conditions = [condition[where] for condition in conditions]
+        x = rng.fold("head start").normal(*shape)[where]
         for step in range(num_steps):
             level = x.new_full((*x.shape[:-1], 1), step / num_steps)
             here, there = self.path.at(level), self.path.at(level + 1 / num_steps)
             answers = [self.v(x, level, condition).float() for condition in conditions]
             v = sum((w * a for w, a in zip(weights, answers, strict=True)), torch.zeros_like(x))
             data = here.data_from_v(x, v)
-            fresh = rng.fold(f"head step {step}").normal(*x.shape[1:])
+            fresh = rng.fold(f"head step {step}").normal(*shape)[where]
             x = here.renoised(there, data, here.noise(x, data), temperature * fresh, eta=1.0)
-        return x
+        return x.new_zeros(*where.shape, self.channels).index_put((where,), x)
 
     def mean(
         self, condition: Float[Tensor, "b *n c"], rng: Rng, *, draws: int

@@ -62,11 +62,15 @@ class Mar(base.MaskedValues):
         temperature: float,
         rng: Rng,
     ) -> Prediction:
-        """`temperature` scales the noise of the head's steps."""
+        """`temperature` scales the noise of the head's steps. Drawn are hidden positions alone."""
         assert abs(sum(weights) - 1) < 1e-6, "weights must sum to 1"
-        steps = self.config.head_steps
         values = self.diffusion.sample(
-            outs, weights, rng.fold("head"), num_steps=steps, temperature=temperature
+            outs,
+            weights,
+            rng.fold("head"),
+            num_steps=self.config.head_steps,
+            temperature=temperature,
+            where=~state.known if state.wanted is None else state.wanted,
         )
         return Prediction(values=values)
 

@@ -10,6 +10,7 @@ The objective says what each hidden position should hold; this file only chooses
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -53,38 +54,46 @@ class Unmask:
         self.schedule = schedule
 
     def __call__(self, denoise: base.Denoise, start: State, rng: Rng) -> Iterator[State]:
-        state = start
+        state, order = start, self.config.order
         num_free = (~start.known).flatten(1).sum(1)
         for step in range(self.config.num_steps):
             level = torch.full_like(start.level, (step + 1) / self.config.num_steps)
-            prediction = denoise(state, rng.fold(f"step {step}"))
             # At level 1 the share is exactly 0, so the last step leaves nothing hidden.
             stay_hidden = (self.schedule.share(level) * num_free).floor().long()
-            priority = self._priority(prediction, level, state, rng, step)
-            chosen = reveal(priority, state.known, stay_hidden)
+            chosen = None
+            if order in ("random", "halton"):
+                chosen = reveal(_fixed(order, state, rng), state.known, stay_hidden)
+            prediction = denoise(replace(state, wanted=chosen), rng.fold(f"step {step}"))
+            if chosen is None:
+                order = order or ("random" if prediction.confidence is None else "confidence")
+                if order == "confidence":
+                    priority = self._surest(prediction, level, rng.fold(f"order {step}"))
+                else:
+                    priority = _fixed(order, state, rng)
+                chosen = reveal(priority, state.known, stay_hidden)
             state = State(_written(state.latents, prediction, chosen), state.known | chosen, level)
             yield state
 
-    def _priority(
-        self, prediction: Prediction, level: Float[Tensor, " b"], state: State, rng: Rng, step: int
+    def _surest(
+        self, prediction: Prediction, level: Float[Tensor, " b"], rng: Rng
     ) -> Float[Tensor, "b T H W"]:
-        shape = state.known.shape[1:]
-        order = self.config.order
-        if order is None:
-            order = "random" if prediction.confidence is None else "confidence"
-        if order == "halton":
-            ranks = halton_ranks(state.latents.grid).to(level.device)
-            return -ranks.float().expand(state.known.shape)
-        if order == "random":
-            return rng.fold("random order").uniform(*shape)  # the same at every step
         if prediction.confidence is None:
             raise UserError(
                 "order=confidence needs an objective that knows its confidence; "
                 "legal here: random, halton"
             )
-        noise = rng.fold(f"order {step}").gumbel(*shape)
+        noise = rng.gumbel(*prediction.confidence.shape[1:])
         fading = self.config.choice_temperature * (1 - level)
         return prediction.confidence + fading[:, None, None, None] * noise
+
+
+def _fixed(order: str, state: State, rng: Rng) -> Float[Tensor, "b T H W"]:
+    """The priorities of an order that does not depend on what is predicted: the same at every
+    step."""
+    if order == "halton":
+        ranks = halton_ranks(state.latents.grid).to(state.level.device)
+        return -ranks.float().expand(state.known.shape)
+    return rng.fold("random order").uniform(*state.known.shape[1:])
 
 
 def reveal(
