@@ -123,3 +123,17 @@ def test_the_mean_is_that_of_the_data_and_differentiable() -> None:
     torch.testing.assert_close(mean, condition, rtol=0, atol=1e-3)
     mean.sum().backward()
     torch.testing.assert_close(condition.grad, torch.ones(6, 1, 1), rtol=1e-3, atol=1e-3)
+
+
+def test_nothing_may_be_left_to_draw() -> None:
+    with initial_weights(0):
+        head = DiffusionHead(2, 3, width=8, depth=2)
+    made = head.sample(
+        [rng(6).normal(4, 5, 3)],
+        [1.0],
+        rng(6),
+        num_steps=3,
+        temperature=1.0,
+        where=torch.zeros(6, 4, 5, dtype=torch.bool),
+    )
+    assert made.shape == (6, 4, 5, 2) and not made.any()

@@ -61,7 +61,7 @@ class DiffusionHead(nn.Module):
         condition: Float[Tensor, "*n c"],
     ) -> Float[Tensor, "*n d"]:
         """The network's answer."""
-        of_level = self.of_level(level.reshape(-1, 1)).reshape(*level.shape[:-1], -1)
+        of_level = self.of_level(level.reshape(-1, 1)).unflatten(0, level.shape[:-1])
         modulation = F.silu(self.from_condition(condition) + of_level)
         x = self.from_noised(noised)
         for block in self.blocks:
