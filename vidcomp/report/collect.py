@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,12 @@ class ScoredRun:
 
     def _level(self, level: str) -> LevelRecord:
         judged, at = self.scores[self.judge], f"{SAMPLES}/{level}"
-        frames = (judged.get(f"{at}/frame/{k}") for k in range(self.clips.num_frames))
+        # A rollout has more frames than the clips that were trained on.
+        frames = takewhile(judged.__contains__, (f"{at}/frame/{k}" for k in count()))
         return LevelRecord(
             joint=judged[f"{at}/joint"],
             per_factor={name: judged[f"{at}/factor/{name}"] for name in self.clips.factors.names},
-            per_frame=[score.value for score in frames if score is not None],
+            per_frame=[judged[frame].value for frame in frames],
         )
 
 

@@ -116,6 +116,9 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         axes.set_xlabel("frame")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("all factors right")
+        trained, longest = group.runs[0].clips.num_frames, _longest(curves)
+        if longest > trained:  # a rollout
+            axes.axvline(trained - 0.5, color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
         _draw_levels(axes, curves)
         source = svg(figure)
     ends = [
@@ -123,7 +126,9 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         for level, lines in curves.items()
         if lines
     ]
-    return Picture(group.label, source, f"Accuracy by frame of {group.label}: {'; '.join(ends)}.")
+    rolled = f"; trained on {trained} frames" if longest > trained else ""
+    said = f"Accuracy by frame of {group.label}: {'; '.join(ends)}{rolled}."
+    return Picture(group.label, source, said)
 
 
 def reconstruction(tokenizer: TrainedTokenizer) -> Picture | None:
@@ -160,6 +165,10 @@ def _draw_levels(axes: Axes, curves: Mapping[str, Sequence[Line]]) -> None:
             x = min((line[0] for line in lines), key=len)
             mean = [sum(y[i] for _, y in lines) / len(lines) for i in range(len(x))]
             axes.plot(x, mean, color=colour, linewidth=1.8, marker="o", markersize=3)
+
+
+def _longest(curves: Mapping[str, Sequence[Line]]) -> int:
+    return max((len(x) for lines in curves.values() for x, _ in lines), default=0)
 
 
 def _mean_of_last(lines: Sequence[Line]) -> float:
