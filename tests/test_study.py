@@ -171,6 +171,24 @@ def test_studies_share_runs_whatever_they_call_them(study: Write) -> None:
     assert [run["name"] for run in report_of(html)["runs"]] == ["masked-s0"]
 
 
+def test_pixels_join_a_world_and_leave_its_judge_and_runs_as_they_were(study: Write) -> None:
+    """A tokenizer that loses nothing has no look that the judge must know."""
+    pixels = {"name": "patches", "strides": NETWORK["strides"]}
+    none = {"data": STORED, "name": "none", "tokenizer": pixels, "train": {"steps": 0}}
+    OmegaConf.save(OmegaConf.create(none), "none.yaml")
+    world = study().worlds["motion"].model_dump(mode="json")
+    world["tokenizers"]["none"] = "none.yaml"
+    flow = {"tokenizer": "none", "generator.objective": {"name": "flow"}}
+    config = study(worlds={"motion": world}, axes={"tokenizer": {"codes": {}, "none": flow}})
+    before = stamps()
+    html = run_study(config)
+    assert {path: stamp for path, stamp in stamps().items() if path in before} == before
+    assert all(run["scores"] for run in report_of(html)["runs"])
+    assert {job.name: job.progress() for job in jobs_of(make_plan(config), Path("x"))}[
+        "motion none"
+    ] == 0, "it took no step"
+
+
 def test_a_failed_run_is_a_row_and_the_others_are_kept(study: Write) -> None:
     broken = {"train": {"batch_size": 9, "accumulate": 2}}  # no multiple
     config = study(axes={"batch": {"odd": broken, "even": {}}})

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+)
 
 from vidcomp.config import RootSettings, Settings, read_yaml
 from vidcomp.datasets.base import DataConfig
@@ -21,11 +28,13 @@ from vidcomp.tokenizers import base as tokenizers
 class TrainConfig(Settings):
     """How a task is trained. `batch_size` is the global batch, over processes and micro-batches.
 
+    `steps`: 0 where there is nothing to train, in a tokenizer without parameters, and only there.
+
     `cache`: where a generator's run keeps its latents: in memory, up to `cache_gb`; on disk
     (``latents``), where other runs find them; or nowhere.
     """
 
-    steps: PositiveInt
+    steps: NonNegativeInt
     batch_size: PositiveInt = 32
     accumulate: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-3

@@ -143,7 +143,9 @@ def plan_world(name: str, config: World, store: Path) -> PlannedWorld:
         tokenizers[called] = PlannedTokenizer(path, run, folder)
     judge = ProbeFit.load(config.probe)
     _refuse_other_data(judge.data, root.data, config.probe, config.data)
-    looks = tuple(str(planned.folder) for planned in tokenizers.values())
+    # Pixels themselves look as the clips do, and the judge stays that of studies without them.
+    lossy = [planned for planned in tokenizers.values() if not planned.run.tokenizer.is_lossless]
+    looks = tuple(str(planned.folder) for planned in lossy)
     judge = judge.model_copy(update={"tokenizers": looks})
     factors = (root.data.render or root.data.dataset).build().factors
     return PlannedWorld(

@@ -112,7 +112,7 @@ def _training(
         return finished(run, folder) or (folder / SCORES).is_file()
 
     def progress() -> float:
-        return steps_done(folder) / run.train.steps
+        return steps_done(folder) / max(run.train.steps, 1)
 
     line = command("train.py", str(_config_of(folder, out)), f"out={folder}")
     return Job(name, line, needs, done, expected_s, progress)

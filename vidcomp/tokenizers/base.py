@@ -12,11 +12,11 @@ t = 1.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import NonNegativeFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from vidcomp.config import Family, UserError, Variant
@@ -42,8 +42,20 @@ class Bottleneck:
     metrics: dict[str, Float[Tensor, " b"]] = field(default_factory=dict[str, Tensor])
 
 
+def _positive(strides: Grid) -> Grid:
+    if min(strides) < 1:
+        raise ValueError(f"every stride is at least 1, got {list(strides)}; example: [4, 8, 8]")
+    return strides
+
+
+Strides = Annotated[Grid, AfterValidator(_positive)]
+"""Frames, height and width in pixels per latent."""
+
+
 class Config(Variant, ABC):
-    """Settings of a tokenizer."""
+    """Settings of a tokenizer. `is_lossless`: its reconstructions are the clips."""
+
+    is_lossless: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> "Tokenizer": ...
@@ -52,20 +64,13 @@ class Config(Variant, ABC):
 class ConvConfig(Config, ABC):
     """Settings of a tokenizer whose networks are the convolutional trunk of `nn/conv.py`.
 
-    `strides` are frames, height and width in pixels per latent; `depth` counts blocks on each side.
+    `depth` counts blocks on each side.
     """
 
     width: PositiveInt = 128
     depth: PositiveInt = 2
-    strides: Grid = Grid(4, 8, 8)
+    strides: Strides = Grid(4, 8, 8)
     foreground_weight: NonNegativeFloat = 3.0
-
-    @field_validator("strides")
-    @classmethod
-    def _positive(cls, strides: Grid) -> Grid:
-        if min(strides) < 1:
-            raise ValueError(f"every stride is at least 1, got {list(strides)}; example: [4, 8, 8]")
-        return strides
 
     def encoder(self, channels: int) -> Encoder:
         return Encoder(channels=channels, width=self.width, depth=self.depth, strides=self.strides)
@@ -79,6 +84,7 @@ class Tokenizer(nn.Module, ABC):
 
     `foreground_weight` adds weight to pixels that differ from the clip's background (its median
     colour): small objects are a few percent of the pixels, and would be learned last.
+    `least_std`: raw values that vary less are not scaled up any further.
     """
 
     latent_mean: Tensor
@@ -91,12 +97,14 @@ class Tokenizer(nn.Module, ABC):
         decoder: nn.Module,
         *,
         foreground_weight: float = 0.0,
+        least_std: float = 1e-6,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.encoder = encoder  # b 3 t h w -> b T H W d
         self.decoder = decoder  # b T H W d -> b 3 t h w
         self.foreground_weight = foreground_weight
+        self.least_std = least_std
         self.register_buffer("latent_mean", torch.zeros(spec.channels))
         self.register_buffer("latent_std", torch.ones(spec.channels))
 
@@ -158,7 +166,7 @@ class Tokenizer(nn.Module, ABC):
             raise UserError("latent statistics need at least one clip")
         mean = total / count
         self.latent_mean.copy_(mean)
-        self.latent_std.copy_((squares / count - mean.square()).clamp_min(1e-12).sqrt())
+        self.latent_std.copy_((squares / count - mean.square()).clamp_min(self.least_std**2).sqrt())
 
 
 def foreground(video: Video, *, threshold: float = 0.1) -> Float[Tensor, "b 1 t h w"]:

@@ -34,7 +34,7 @@ from vidcomp.runs import (
 )
 from vidcomp.seeding import initial_weights
 from vidcomp.storage import prepare
-from vidcomp.training import latents
+from vidcomp.training import latents, untrained
 from vidcomp.training.generator_task import GeneratorTask
 from vidcomp.training.order import portions_of
 from vidcomp.training.tokenizer_task import TokenizerTask
@@ -51,6 +51,7 @@ def train(run: Run, out: Path | None = None) -> Path:
     # Mistakes are found before anything is written.
     accelerator = make_accelerator(run.train, out)
     micro_batch_size(run.train, accelerator.num_processes)
+    untrained.refuse_idle(run)
     refuse_other_run(run, out)
     if finished(run, out):
         accelerator.print(f"{out}: finished already, at step {run.train.steps}")
@@ -87,7 +88,10 @@ def train(run: Run, out: Path | None = None) -> Path:
     accelerator.wait_for_everyone()
     if isinstance(task, GeneratorTask):
         task.encode_clips(accelerator)
-    fit(task, run.train, out, accelerator=accelerator, seed=run.seed, hooks=hooks)
+    if run.train.steps:
+        fit(task, run.train, out, accelerator=accelerator, seed=run.seed, hooks=hooks)
+    else:
+        untrained.keep(task, run.train, out, accelerator=accelerator, hooks=hooks)
     return out
 
 
