@@ -19,6 +19,7 @@ from vidcomp.bench.rendering import WORLDS, bench_worlds, dataset_of, step_share
 from vidcomp.bench.runs import clip_size, factors_of, generator_run, random_latents
 from vidcomp.bench.sampling import bench_sampling
 from vidcomp.bench.steps import uncounted_flops
+from vidcomp.bench.windows import bench_windows
 from vidcomp.models.conditioning import Condition
 from vidcomp.objectives.base import OBJECTIVES
 from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
@@ -71,11 +72,13 @@ def counted_flops(run: GeneratorRun, backend: str) -> int:
 
 
 @pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("jepa", [None, {}])
 def test_what_the_counter_misses_is_added(
-    generator_yaml: str, attention: str, jepa: dict[str, object] | None
+    generator_yaml: str, attention: str, window: int | None, jepa: dict[str, object] | None
 ) -> None:
     overrides = [f"generator.backbone.attention={attention}"]
+    overrides += [] if window is None else [f"generator.backbone.window={window}"]
     # All layers, so that JEPA's target runs through the whole trunk, as the formula has it.
     overrides += [] if jepa is None else ["generator.jepa.layers=[0,1]"]
     run, _ = load_run(generator_yaml, overrides)
@@ -174,6 +177,15 @@ def test_two_workers_are_beside_one(generator_yaml: str) -> None:
     with stored(config, Grid(5, 32, 32), 32) as folder:
         figures = list(worker_figures(config, folder))
     assert [figure.limit for figure in figures] == [Limit(">=", 1.7)] * 2
+
+
+def test_windows_are_beside_attention_of_all_to_all_at_every_size() -> None:
+    figures = list(bench_windows(BenchConfig(device="cpu", repeats=1), sides=(4, 8)))
+    for window in (3, 5):
+        names = ["16 tokens", "64 tokens", "growth to 64 tokens"]
+        assert [f.name for f in figures[:3]] == [f"attention, window {window}, {n}" for n in names]
+        figures = figures[3:]
+    assert not figures
 
 
 def test_many_files_are_opened_by_labels_and_by_a_table() -> None:

@@ -18,6 +18,7 @@ from vidcomp.bench.reading import bench_reading
 from vidcomp.bench.rendering import bench_rendering
 from vidcomp.bench.sampling import bench_sampling
 from vidcomp.bench.steps import bench_generators, bench_tokenizers
+from vidcomp.bench.windows import bench_windows
 from vidcomp.runs import environment, write_json
 from vidcomp.training.memory import keep_freed_memory
 
@@ -30,6 +31,7 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "sampling": (bench_sampling,),
     "tokenizer": (bench_tokenizers,),
     "data": (bench_rendering, bench_reading, bench_caches),
+    "attention": (bench_windows,),
     "folder": (bench_folder,),
 }
 

@@ -22,6 +22,7 @@ from vidcomp.bench.runs import (
     tokenizer_run,
 )
 from vidcomp.models.generator import Generator
+from vidcomp.nn.windows import num_products
 from vidcomp.runs import GeneratorRun, TokenizerRun
 from vidcomp.seeding import Rng
 from vidcomp.tokenizers.base import Tokenizer
@@ -107,18 +108,23 @@ def tokenizer_step(config: BenchConfig, run: TokenizerRun, size: Grid) -> Step:
 def uncounted_flops(config: BenchConfig, run: GeneratorRun, grid: Grid) -> int:
     """Of attention through SDPA on a CPU, which torch's counter takes for 0; it runs in fp32 only.
 
-    4 c for each pair of positions and layer forward, twice that backward; JEPA's target is one
+    4 c for each product of a query with a key forward, twice that backward; JEPA's target is one
     forward more.
     """
     if config.device != "cpu" or config.precision != "fp32":
         return 0
-    depth, width, _ = run.generator.backbone.dimensions
-    pairs = grid.size**2
-    if run.generator.backbone.attention == "factorised":
-        space = grid.h * grid.w
-        pairs = grid.t * space**2 + space * grid.t**2
+    backbone = run.generator.backbone
+    _, width, _ = backbone.dimensions
+    parts = {grid: 1}
+    if backbone.attention == "factorised":
+        parts = {Grid(1, grid.h, grid.w): grid.t, Grid(grid.t, 1, 1): grid.h * grid.w}
+    pairs = sum(
+        times * num_products(part, window and window.on(part))
+        for window in backbone.windows(grid, torch.zeros(1))
+        for part, times in parts.items()
+    )
     passes = 4 if run.generator.jepa else 3
-    return passes * 4 * width * pairs * depth * run.train.batch_size
+    return passes * 4 * width * pairs * run.train.batch_size
 
 
 def matrix_product(config: BenchConfig) -> Job:
