@@ -10,6 +10,7 @@ from tiny import ROOT
 from vidcomp.config import RootSettings, read_yaml
 from vidcomp.datasets.base import DataRoot
 from vidcomp.evaluation import ProbeFit
+from vidcomp.evaluation.foreign import Prompts
 from vidcomp.probes.base import TrainedJudge
 from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
 from vidcomp.study import StudyConfig
@@ -39,6 +40,8 @@ def schema(path: Path) -> type[RootSettings]:
         return StudyConfig
     if "probe" in raw:
         return ProbeFit
+    if "concepts" in raw:
+        return Prompts
     if "train" in raw:
         return type(load_run(path)[0])
     return DataRoot
@@ -80,6 +83,8 @@ class TestConfig:
                 factors = factors_of(config.data)
                 assert factors is not None
                 assert isinstance(config.probe.build(factors), TrainedJudge)
+            case Prompts():
+                assert len(config.named) > 2
             case StudyConfig():
                 named = list(config.bases.values())
                 for world in config.worlds.values():
@@ -99,7 +104,7 @@ class TestConfig:
         assert len(commands) >= 1, "the command is missing"
         words = shlex.split(commands[0][commands[0].index("python tools/") :].rstrip(")"))
         assert Path(words[1]).is_file(), f"there is no {words[1]}"
-        run = Path(words[2] if words[2].endswith(".yaml") else words[3])
+        run = Path(words[2] if words[2].endswith(".yaml") else words[3].removeprefix("prompts="))
         extends = read_extends(run)
         if not path.is_relative_to(PARTS):
             assert path.resolve() in (run.resolve(), *extends), "the command is another config's"

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import DATA, generator_run, run_tool, trained
+from tiny import DATA, generator_run, run_tool, tokenizer_run, trained
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DataConfig, build
 from vidcomp.datasets.folder import Config as FolderConfig
 from vidcomp.evaluation import ProbeFit, fit_probe, judge_digest, probe_run, sample_run
-from vidcomp.evaluation.clips import clip_set
+from vidcomp.evaluation.clips import asked_rows, clip_set
 from vidcomp.evaluation.samples import grid_combinations, read_samples
 from vidcomp.evaluation.scores import save_examples
 from vidcomp.media import read_video
 from vidcomp.pipeline import Pipeline
 from vidcomp.probes.base import UNREADABLE, Findings, Subject
-from vidcomp.runs import newest_checkpoint, rows_for, sampling_of, weights_digest
+from vidcomp.runs import GeneratorRun, newest_checkpoint, rows_for, sampling_of, weights_digest
 from vidcomp.types import frames_from_video, video_from_frames
 
 LEVELS = ("seen", "level-1", "level-2")
@@ -340,3 +340,85 @@ def test_a_judge_may_be_kept_from_held_out_combinations() -> None:
     assert split.seen(seen.classes, seen.values).all()
     num_seen = int(split.seen(everything.classes, everything.values).sum())
     assert 0 < len(seen.video) == num_seen < len(everything.video)
+
+
+PLACES: dict[str, Any] = {
+    "dataset": {
+        "name": "counting",
+        "num_clips": 120,
+        "height": 16,
+        "width": 16,
+        "radius_px": 2,
+        "counts": [0, 1, 2, 3],
+        "label": "one",
+    },
+    "split": {"rule": "range", "seen": {"count": [1, 2]}},
+}
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is told of places, with its scores by a judge that needs no fitting."""
+    folder = tmp_path_factory.mktemp("placed")
+    tokenizer = trained(tokenizer_run(data=PLACES, steps=2), folder / "fsq")
+    run = generator_run(tokenizer, data=PLACES, steps=2).model_dump(mode="json")
+    run["generator"]["conditioning"] = {"tell": [], "locations": {}}
+    trained(GeneratorRun.model_validate(run), folder / "run")
+    assert run_tool("probe", folder / "run", "probe=counting") == 0
+    return folder / "run"
+
+
+def test_samples_are_asked_for_at_the_places_of_fresh_real_clips(placed: Path) -> None:
+    dataset, split = build(DataConfig.model_validate(PLACES))
+    samples = read_samples(placed / "samples")
+    fresh = clip_set(dataset, "scoring", 999)
+    assert samples.locations is not None and fresh.locations is not None
+    assert torch.equal(samples.locations.given, samples.locations.present), "asked for all"
+    assert split.levels(samples.classes, samples.values).tolist() == [0] * 4 + [1] * 4
+    assert samples.classes[:, 0].tolist() == [1, 2, 1, 2, 0, 3, 0, 3], "evenly over the counts"
+    assert torch.equal(samples.locations.present.sum(1), samples.classes[:, 0])
+    points = {x.numpy().tobytes() for x in fresh.locations.points}
+    told = {x.numpy().tobytes() for x in samples.locations.points}
+    assert told <= points and len(told) == 7, "the two clips of nothing have the same places"
+
+
+def test_clips_take_turns_where_more_are_asked_for_than_there_are() -> None:
+    dataset, split = build(DataConfig.model_validate(PLACES))
+    fresh = rows_for("scoring", dataset)
+    rows = asked_rows(dataset, split, 100).reshape(2, 100)
+    assert torch.isin(rows, fresh).all()
+    for of_level, counts in zip(rows, ([1, 2], [0, 3]), strict=True):
+        assert (
+            split.levels(dataset.classes()[of_level], dataset.values()[of_level]).unique().numel()
+            == 1
+        )
+        for count in counts:
+            uses = of_level[dataset.classes()[of_level, 0] == count].bincount()
+            uses = uses[uses > 0]
+            assert uses.sum() == 50 and uses.amax() - uses.amin() <= 1
+            assert len(uses) == (dataset.classes()[fresh, 0] == count).sum()
+    few = PLACES | {"dataset": PLACES["dataset"] | {"num_clips": 8}}
+    dataset, split = build(DataConfig.model_validate(few))
+    with pytest.raises(UserError, match="no fresh clip shows '1'"):
+        asked_rows(dataset, split, 4)
+
+
+def test_a_judge_that_needs_no_fitting_is_named(
+    placed: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_of(placed)
+    assert scores["judge"] == "counting"
+    assert scores["judge_folder"] is None and scores["judge_weights"] is None
+    found = scores["scores"]["counting"]
+    assert found["real/n/3/recall"]["value"] > 0.99 and found["samples/n/3/recall"]["n"] == 2
+    assert "samples/level-1/joint" not in found, "one of several objects is told of"
+    assert run_tool("probe", placed, "probe=counting") == 0
+    printed = capsys.readouterr().out
+    assert "samples/n/3" in printed and "real/level-1" in printed and "real/n/3" not in printed
+    assert run_tool("probe", run, "probe=oracle") == 0
+    scores = scores_of(run)
+    assert scores["judge"] == "oracle" and "agreement" not in scores["scores"]
+    assert run_tool("probe", run, "probe=factors") == 2
+    assert "no judge that needs no fitting" in capsys.readouterr().err
+    with pytest.raises(UserError, match="reads the one factor 'count'"):
+        probe_run(run, "counting")

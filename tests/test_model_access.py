@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,20 @@ def test_hidden_states_are_the_means_of_the_generators(fsq: Path, clips: ClipSet
     found = model.generator.hidden(shown.state, shown.condition, range(DEPTH))
     expected = torch.stack([h.mean(1) for h in found], dim=1)
     assert torch.equal(model.hidden(few, LEVEL, told=False), expected)
+
+
+def test_a_network_can_be_told_some_factors_and_asked_for_every_position(
+    fsq: Path, clips: ClipSet
+) -> None:
+    model, few = access(fsq), rows_of(clips, 3)
+    assert torch.equal(model.hidden_told(few, LEVEL, range(3)), model.hidden(few, LEVEL, told=True))
+    nothing = model.hidden(few, LEVEL, told=False)
+    assert torch.equal(model.hidden_told(few, LEVEL, ()), nothing)
+    one = model.hidden_told(few, LEVEL, (1,))
+    other = replace(few, classes=few.classes * torch.tensor([0, 1, 0]))
+    assert torch.equal(model.hidden_told(other, LEVEL, (1,)), one) and not torch.equal(one, nothing)
+    states = model.hidden_told(few, LEVEL, (1,), pooled=False).unflatten(-1, (-1, WIDTH))
+    torch.testing.assert_close(states.mean(2), one)
 
 
 def test_looking_leaves_nothing_behind_and_answers_alike_in_any_batch(

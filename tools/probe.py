@@ -3,12 +3,14 @@
 examples:
   python tools/probe.py fit configs/probes/smoke.yaml out=runs/probe
   python tools/probe.py runs/smoke probe=runs/probe
+  python tools/probe.py runs/counting probe=counting
   python tools/probe.py runs/smoke probe=runs/probe also=[heads,circuits,layers] checkpoints=all
   python tools/probe.py runs/smoke probe=runs/probe also=[retrieval,frechet,memory] features=own
 
 Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside
 its ceilings: the same judge on real clips and on their reconstructions. The judge must have been
-fitted on the run's dataset, so that the clips of the ceilings are new to it. Probes of the
+fitted on the run's dataset, so that the clips of the ceilings are new to it; one that needs no
+fitting, counting or oracle, is named. Probes of the
 network's inside are asked by name only, in the last checkpoint or in all; so are those of a feature
 space, whose network is the project's own, FILE.pt (TorchScript), or hf:NAME (transformers).
 """

@@ -1,16 +1,14 @@
 """Conditions: rates of dropping are those of the config, and what is dropped does not matter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from vidcomp.config import UserError
-from vidcomp.models.conditioning import (
-    BinnedEmbedding,
-    Condition,
-    ConditionEmbedding,
-    ConditioningConfig,
-)
+from vidcomp.models.conditioning import Condition, ConditionEmbedding, ConditioningConfig
+from vidcomp.models.factor_embedding import BinnedEmbedding
 from vidcomp.seeding import Rng, initial_weights
 from vidcomp.types import Grid
 from vidcomp.world.concepts import choose
@@ -20,6 +18,7 @@ FACTORS = choose(
     {"shape": ["circle", "square"], "colour": ["red", "blue", "green"], "size": ["small", "large"]}
 )
 MANY = 4000
+GRID = Grid(1, 2, 2)
 
 
 def condition(batch: int) -> Condition:
@@ -192,7 +191,7 @@ def embedding(**encode: str) -> ConditionEmbedding:
 
 def embedded(embed: ConditionEmbedding, asked: Condition) -> Tensor:
     with torch.no_grad():
-        return embed(asked, torch.full((len(asked.classes),), 0.5)).vector
+        return embed(asked, torch.full((len(asked.classes),), 0.5), GRID).vector
 
 
 @pytest.mark.parametrize("encode", [{}, {"colour": "exact", "size": "exact"}])
@@ -234,7 +233,7 @@ def test_the_level_is_seen_and_the_prefix_is_not() -> None:
     embed, asked = embedding(), condition(4)
     levels = torch.tensor([0.0, 0.3, 0.7, 1.0])
     with torch.no_grad():
-        by_level = embed(Condition.cat([asked[:1]] * 4), levels).vector
+        by_level = embed(Condition.cat([asked[:1]] * 4), levels, GRID).vector
     assert (torch.cdist(by_level, by_level) + torch.eye(4)).min() > 1e-3
     assert torch.equal(embedded(embed, asked), embedded(embed, asked.given_frames(2)))
 
@@ -349,7 +348,7 @@ def test_factors_are_told_on_the_paths_that_are_asked_for(path: str) -> None:
     embed, asked = embedding_of(path=path), condition(12)
     other = Condition.of(asked.classes.roll(1, 0), asked.values.roll(1, 0))
     level = torch.full((12,), 0.5)
-    told, others = embed(asked, level), embed(other, level)
+    told, others = embed(asked, level, GRID), embed(other, level, GRID)
     assert torch.equal(told.vector, others.vector) == (path == "tokens")
     assert (told.tokens is None) == (path == "adaln")
     if told.tokens is not None and others.tokens is not None:
@@ -361,7 +360,7 @@ def test_factors_are_told_on_the_paths_that_are_asked_for(path: str) -> None:
 def test_tokens_of_absent_factors_are_told_apart_by_their_slot() -> None:
     for null in ("learned", "zeros"):
         embed = embedding_of(path="tokens", drop_to=null)
-        tokens = embed(condition(2).null(), torch.zeros(2)).tokens
+        tokens = embed(condition(2).null(), torch.zeros(2), GRID).tokens
         assert tokens is not None and torch.equal(tokens[0], tokens[1])
         assert (torch.cdist(tokens[0], tokens[0]) + torch.eye(3)).min() > 1e-3
 
@@ -385,6 +384,40 @@ def test_without_factors_only_the_level_is_told(path: str, null: str) -> None:
     config = ConditioningConfig.model_validate({"path": path, "drop_to": null, "encode": "exact"})
     embed = ConditionEmbedding(config, none, 16)
     asked = Condition.of(torch.zeros(3, 0).long(), torch.zeros(3, 0, 0))
-    told = embed(asked, torch.tensor([0.0, 0.5, 1.0]))
+    told = embed(asked, torch.tensor([0.0, 0.5, 1.0]), GRID)
     assert told.tokens is None and len(told.vector.unique(dim=0)) == 3
     assert all(parameter.numel() for parameter in embed.parameters()), "nothing without a gradient"
+
+
+# What is told at all.
+
+
+@pytest.mark.parametrize("path", ["adaln", "tokens", "both"])
+def test_only_the_factors_that_are_to_be_told_are(path: str) -> None:
+    embed, asked, level = embedding_of(tell=["size"], path=path), condition(12), torch.zeros(12)
+    told = embed(asked, level, GRID)
+    assert told.tokens is None or told.tokens.shape == (12, 1, 16)
+    for column, is_told in enumerate((False, False, True)):
+        classes = asked.classes.clone()
+        classes[:, column] = (classes[:, column] + 1) % FACTORS.sizes[column]
+        other = embed(replace(asked, classes=classes), level, GRID)
+        same = torch.equal(told.vector, other.vector)
+        if told.tokens is not None and other.tokens is not None:
+            same = same and torch.equal(told.tokens, other.tokens)
+        assert same != is_told
+
+
+@pytest.mark.parametrize("encode", ["class", "exact"])
+@pytest.mark.parametrize("path", ["adaln", "both"])
+def test_told_nothing_the_output_knows_neither_classes_nor_values(path: str, encode: str) -> None:
+    embed, asked = embedding_of(tell=[], path=path, encode=encode), condition(12)
+    told = embed(asked, torch.zeros(12), GRID)
+    for other in (asked.null(), asked[torch.arange(11, -1, -1)]):
+        assert torch.equal(told.vector, embed(other, torch.zeros(12), GRID).vector)
+    assert told.tokens is None
+    assert all(parameter.numel() for parameter in embed.parameters())
+
+
+def test_a_factor_that_is_to_be_told_is_one_of_the_dataset() -> None:
+    with pytest.raises(UserError, match=r"conditioning.tell: no factor 'sise'; .*'size'"):
+        embedding_of(tell=["sise"])

@@ -27,6 +27,7 @@ from vidcomp.schedules import MaskSchedule
 from vidcomp.seeding import Rng, initial_weights
 from vidcomp.types import Grid, Latents, LatentSpec, Prediction, State
 from vidcomp.world.concepts import choose
+from vidcomp.world.locations import Locations
 
 FACTORS = choose(
     {"shape": ["circle", "square"], "size": ["small", "large"], "motion": ["left", "up", "down"]}
@@ -74,14 +75,14 @@ def test_weights_of_factors() -> None:
 
 
 def test_composed() -> None:
-    found = terms(compose=True, guidance_scale=1.5, factor_scales={"motion": 4.0})
+    found = terms(compose="factors", guidance_scale=1.5, factor_scales={"motion": 4.0})
     assert found == {
         (True, False, False): 1.5,
         (False, True, False): 1.5,
         (False, False, True): 4.0,
         NONE: -6.0,
     }
-    assert terms(compose=True, guidance_scale=1.0, factor_scales={"size": 0.0}) == {
+    assert terms(compose="factors", guidance_scale=1.0, factor_scales={"size": 0.0}) == {
         (True, False, False): 1.0,
         (False, False, True): 1.0,
         NONE: -1.0,
@@ -90,7 +91,7 @@ def test_composed() -> None:
 
 def test_weights_that_cancel_leave_no_term() -> None:
     third = {"shape": 0.1, "size": 0.2, "motion": 0.7}  # their float sum is not quite 1
-    assert NONE not in terms(compose=True, factor_scales=third)
+    assert NONE not in terms(compose="factors", factor_scales=third)
 
 
 def test_negative_factors_stand_for_nothing() -> None:
@@ -127,16 +128,120 @@ def test_unknown_names_are_refused_in_one_line(key: str) -> None:
     with pytest.raises(UserError, match=r"no class 'upp'; did you mean 'up'"):
         terms(negative={"motion": "upp"})
     with pytest.raises(ValueError, match="compose and negative exclude each other"):
-        terms(compose=True, negative={"motion": "up"})
+        terms(compose="factors", negative={"motion": "up"})
 
 
 def test_without_factors_there_is_nothing_to_guide() -> None:
     none = choose({"shape": ["circle"]})
     asked = Condition.of(torch.zeros(2, 0).long(), torch.zeros(2, 0, 0))
     empty = type(none)(())
-    for compose in (True, False):
+    for compose in ("factors", None):
         guidance = Guidance.of(GuidanceConfig(guidance_scale=4.0, compose=compose), asked, empty)
         assert len(guidance.terms) == 1 and guidance.terms[0][1] == 1.0
+
+
+# Objects.
+
+
+def with_places() -> Condition:
+    """None, one, three and two objects, in rows that are not always the first."""
+    points = Rng.make(0, "places", torch.arange(4)).uniform(1, 5, 2)
+    given = torch.tensor(
+        [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 0, 1, 0], [0, 1, 0, 1, 0]]
+    ).bool()
+    places = Locations(points, points, points[:, 0], given, given)
+    return Condition.of(condition().classes, condition().values, places)
+
+
+def of_objects(asked: Condition, width: int) -> Tensor:
+    """What a network says that adds up objects: of each what its place makes of it, beside what it
+    says if there is none, or if it is not told."""
+    assert asked.locations is not None and asked.located is not None
+    points, given = asked.locations.points[:, 0], asked.locations.given
+    waves = torch.arange(1, width + 1) / 3
+    each = (points.sum(-1, keepdim=True) * waves).sin() * given[..., None]  # b n o
+    nothing = torch.where(asked.located[:, None], waves.cos(), 0.3 * waves)
+    return (each.sum(1) + nothing)[:, None, None, None].expand(-1, *GRID, -1)
+
+
+def closed_form(
+    says: Callable[[Condition], Tensor], asked: Condition, background: str, weight: float
+) -> Tensor:
+    """s_b + w sum_k (s(o_k) - s_b), clip by clip, over the objects that it has."""
+    clips: list[Tensor] = []
+    for clip in range(len(asked.classes)):
+        one = asked[clip : clip + 1]
+        assert one.locations is not None
+        base = says(one.nowhere() if background == "empty" else one.null())
+        alone = [
+            says(one.alone(k)) - base for k in one.locations.given[0].nonzero().flatten().tolist()
+        ]
+        clips.append(base + weight * sum(alone, torch.zeros(())))
+    return torch.cat(clips)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+@pytest.mark.parametrize("background", ["empty", "unconditional"])
+def test_objects_compose_in_closed_form_however_many_a_clip_has(
+    background: str, weight: float
+) -> None:
+    asked = with_places()
+    config = GuidanceConfig(guidance_scale=weight, compose="objects", compose_background=background)
+    guidance = Guidance.of(config, asked, FACTORS)
+    assert len(guidance.terms) == 1 + 3, "one for each row in which an object is given"
+    assert sum(w for _, w in guidance.terms) == pytest.approx(1)
+
+    made = generator({"name": "flow", "predict": "data"}, LatentSpec(Grid(1, 8, 8), 5))
+    made.network.forward = lambda state, asked: of_objects(asked, 5)
+    nothing = torch.zeros(4, *GRID, dtype=torch.bool)
+    state = State(Latents(torch.zeros(4, *GRID, 5)), nothing, torch.full((4,), 0.5))
+    rng = Rng.make(0, "guided", torch.arange(4))
+    found = made.denoiser(guidance)(state, rng).values
+    wanted = closed_form(lambda one: of_objects(one, 5), asked, background, weight)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    if background == "empty" and weight == 1.0:  # what is linear is composed by itself
+        torch.testing.assert_close(found, of_objects(asked, 5), rtol=1e-4, atol=1e-4)
+
+    spec = LatentSpec(Grid(1, 8, 8), 1, codebook_sizes=(7,))
+    made = generator({"name": "maskgit"}, spec)
+    made.network.forward = lambda state, asked: of_objects(asked, 7)
+    codes = Latents(torch.zeros(4, *GRID, 1), torch.zeros(4, *GRID, 1).long())
+    read = made.denoiser(guidance)(made.objective.start(codes, nothing, rng), rng)
+    log_p = closed_form(
+        lambda one: of_objects(one, 7).log_softmax(-1), asked, background, weight
+    ).log_softmax(-1)
+    assert read.codes is not None and read.confidence is not None
+    torch.testing.assert_close(
+        read.confidence, log_p.gather(-1, read.codes)[..., 0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_guidance_by_factors_and_by_nothing_with_places() -> None:
+    asked = with_places()
+    free = Guidance.of(GuidanceConfig(guidance_scale=3.0), asked, FACTORS)
+    assert [weight for _, weight in free.terms] == [3.0, -2.0]
+    (_, _), (null, _) = free.terms
+    assert not null.located.any() and not null.given.any()
+    unnamed = Condition.of(torch.zeros(4, 0).long(), torch.zeros(4, 0, 0), asked.locations)
+    found = Guidance.of(GuidanceConfig(guidance_scale=3.0), unnamed, type(FACTORS)(()))
+    assert len(found.terms) == 2, "places can be guided where there are no factors"
+    factors = Guidance.of(GuidanceConfig(compose="factors"), asked, FACTORS)
+    assert len(factors.terms) == 4
+    assert all(term.located.all() for term, _ in factors.terms), "places are in every term"
+    nobody = asked.nowhere()
+    (only,) = Guidance.of(GuidanceConfig(compose="objects"), nobody, FACTORS).terms
+    assert only[1] == 1.0 and only[0].located.all()
+
+
+def test_what_objects_cannot_be_composed_is_refused() -> None:
+    with pytest.raises(UserError, match=r"compose=objects needs the places .*compose=factors"):
+        terms(compose="objects")
+    with pytest.raises(ValueError, match="compose=objects weighs every object by guidance_scale"):
+        GuidanceConfig(compose="objects", factor_scales={"size": 2.0})
+    with pytest.raises(ValueError, match="'factors' or 'objects'"):
+        GuidanceConfig.model_validate({"compose": "places"})
+    read = [GuidanceConfig.model_validate({"compose": x}).compose for x in (True, False, None)]
+    assert read == ["factors", None, None], "as older runs have it"
 
 
 # The distributions.
@@ -185,9 +290,13 @@ MANY = 500
 KINDS: dict[str, tuple[dict[str, Any], float]] = {
     "classifier-free": ({"guidance_scale": 2.0}, 2 * float(SHIFT.sum())),
     "factor": ({"guidance_scale": 1.0, "factor_scales": {"size": 2.0}}, float(SHIFT.sum()) - 0.9),
-    "composed": ({"compose": True, "guidance_scale": 1.0}, float(SHIFT.sum())),
+    "composed": ({"compose": "factors", "guidance_scale": 1.0}, float(SHIFT.sum())),
     "weighted": (
-        {"compose": True, "guidance_scale": 1.0, "factor_scales": {"shape": 2.0, "motion": 0.0}},
+        {
+            "compose": "factors",
+            "guidance_scale": 1.0,
+            "factor_scales": {"shape": 2.0, "motion": 0.0},
+        },
         2 * 0.4 - 0.9,
     ),
     "negative": ({"guidance_scale": 2.0, "negative": {"size": "large"}}, 2 * (-0.3) + 0.9),

@@ -12,7 +12,14 @@ from vidcomp.probes.base_network import NetworkProbe, spread_out
 
 CLASSES = balanced(8)
 INSIDE = {"heads": (3, 2, 5), "influence": (3, 50), "hidden": (3, 5)}
-QUESTION = {"heads": "heads", "circuits": "influence", "layers": "hidden"}
+QUESTION = {
+    "heads": "heads",
+    "circuits": "influence",
+    "directions": "hidden",
+    "layers": "hidden",
+}
+SIGNED = ("gap", "minimum")
+"""Ends of the keys of differences and cosines; all other scores are shares."""
 
 
 def probes() -> list[str]:
@@ -42,9 +49,9 @@ def test_answers_are_of_the_network_and_of_an_untrained_one(name: str) -> None:
     }
     assert of["network"].keys() == of["untrained"].keys()
     assert len(scores) == 2 * len(of["network"]) and of["network"] != of["untrained"]
-    for score in scores.values():
+    for key, score in scores.items():
         assert score.low <= score.value <= score.high and math.isfinite(score.value)
-        assert 0 <= score.value <= 1 and score.n > 0
+        assert (-1 if key.endswith(SIGNED) else 0) <= score.value <= 1 and score.n > 0
         assert score.chance is not None and 0 <= score.chance <= 1
     assert probe.run(subject(name)).scores == scores, "asked twice it answers the same"
 

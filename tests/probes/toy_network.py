@@ -1,5 +1,6 @@
 """A network whose inside is known: what probes of it should find can be said in advance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +28,14 @@ class Toy:
 
     def hidden(self, clips: ClipSet, level: float, *, told: bool) -> Tensor:
         return self._answer("hidden", clips, level, told)
+
+    def hidden_told(
+        self, clips: ClipSet, level: float, factors: Sequence[int], *, pooled: bool = True
+    ) -> Tensor:
+        """Nothing of `inside` but what `factors` are multiplied into."""
+        seen = self._answer("hidden_told", clips, level, bool(factors))
+        weights = noise(len(FACTORS), seen.shape[-1])[list(factors)]
+        return seen + (signs(clips.classes)[:, list(factors)] @ weights)[:, None]
 
     def heads(self, clips: ClipSet, level: float, *, told: bool) -> Tensor:
         return self._answer("heads", clips, level, told)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vidcomp.config import UserError
 from vidcomp.datasets.base import Clips, Dataset, build
-from vidcomp.runs import newest_checkpoint
+from vidcomp.models.locations import LocationsConfig
+from vidcomp.runs import EvaluateConfig, newest_checkpoint
 from vidcomp.seeding import Rng
 from vidcomp.training import latents
 from vidcomp.training.generator_task import GeneratorTask, LatentBatch
@@ -39,6 +40,24 @@ MIXTURE = {
     "split": {"novel": {"shape": ["triangle"], "colour": ["blue"]}, "max_novel": 1},
 }
 
+OBJECTS = {
+    "name": "counting",
+    "num_clips": 60,
+    "num_frames": 5,
+    "height": 16,
+    "width": 16,
+    "counts": [0, 1, 2, 3],
+    "radius_px": 1.5,
+    "gap_px": 1.0,
+    "label": "one",
+}
+COUNTED = {"dataset": OBJECTS, "split": {"rule": "range", "seen": {"count": [1, 2]}}}
+STILLS = OBJECTS | {"num_frames": 1, "seed": 1, "clutter": [1, 1]}
+COUNTED_MIXTURE = {
+    "dataset": {"name": "mixture", "parts": [{"dataset": OBJECTS}, {"dataset": STILLS}]},
+    "split": COUNTED["split"],
+}
+
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +67,12 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def task_of(tokenizer: Path, objective: str = "maskgit", **train: Any) -> GeneratorTask:
-    data = train.pop("data", DATA)
+    data, places = train.pop("data", DATA), train.pop("places", None)
     job = generator_run(tokenizer, objective, data=data, **train)
+    if places is not None:
+        told = job.generator.conditioning.model_copy(update={"locations": places, "tell": ()})
+        generator = job.generator.model_copy(update={"conditioning": told})
+        job = job.model_copy(update={"generator": generator})
     dataset, split = build(job.data)
     task = GeneratorTask(job, dataset, split, training_rows(job, dataset, split), tokenizer)
     task.encode_clips(Accelerator(cpu=True))
@@ -91,6 +114,53 @@ def test_cached_latents_are_those_encoded_live(
                 assert torch.equal(latent.values, found[2].values)
         losses = [task(batch, rng).total() for task, batch in ((disk, stored), (live, fresh))]
         torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("data", [COUNTED, COUNTED_MIXTURE], ids=["one length", "two"])
+def test_places_come_out_of_a_cache_as_they_went_in(data: dict[str, Any], fsq: Path) -> None:
+    memory, disk, again, live = (
+        task_of(fsq, data=data, cache=kind, places=LocationsConfig())
+        for kind in ("memory", "latents", "latents", "none")
+    )
+    rng = Rng.make(0, "train", torch.arange(6))
+    for portion in live.portions:
+        clips = portion.rows[torch.randperm(len(portion.rows))[:6]]
+        fresh = read(live, clips)
+        assert fresh.locations is not None and fresh.locations.given.sum(1).eq(1).all()
+        assert fresh.locations.points.shape[1] == portion.num_frames
+        for task in (memory, disk, again):
+            kept = read(task, clips)
+            assert kept.locations is not None
+            room = max(x.present.shape[1] for x in (kept.locations, fresh.locations))
+            ours, theirs = (x.padded(room).tensors() for x in (kept.locations, fresh.locations))
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+            losses = [t(b.to("cpu"), rng).total() for t, b in ((task, kept), (live, fresh))]
+            torch.testing.assert_close(*losses)
+
+
+def test_places_are_kept_for_who_is_told_of_them_alone(fsq: Path) -> None:
+    plain = task_of(fsq, data=COUNTED, cache="latents")
+    assert read(plain, torch.arange(3)).locations is None
+    without = {path.parent for path in shards()}
+    told = task_of(fsq, data=COUNTED, cache="latents", places=LocationsConfig())
+    assert read(told, torch.arange(3)).locations is not None
+    assert len({path.parent for path in shards()} - without) == 1
+    live = task_of(fsq, data=COUNTED, cache="none")
+    assert read(live, torch.arange(3)).locations is None
+
+
+def test_who_is_told_of_places_needs_clips_that_have_them(fsq: Path) -> None:
+    words = (
+        r"conditioning\.locations: these clips do not say .*; take .* or drop it \(sprites here\)"
+    )
+    with pytest.raises(UserError, match=words) as error:
+        task_of(fsq, places=LocationsConfig())
+    assert "\n" not in str(error.value)
+    task = task_of(fsq, data=COUNTED, cache="none", places=LocationsConfig())
+    curves = EvaluateConfig(every=1, probe="anywhere")
+    task.run = task.run.model_copy(update={"evaluate": curves})
+    with pytest.raises(UserError, match=r"evaluate: .* told of places; drop evaluate"):
+        task.hooks()
 
 
 def test_training_reads_the_same_from_memory_and_disk(fsq: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Fitting the judge: what stands behind ``tools/probe.py fit``.
+"""The judge: fitting one, which is what stands behind ``tools/probe.py fit``, and finding it again.
 
 The judge's folder is complete or absent: ``config.yaml`` is written last. A finished judge is kept
 as long as it was fitted by the same config, on the same dataset and tokenizers.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,10 +13,17 @@ from pydantic import BeforeValidator, PositiveInt, SerializeAsAny
 from tqdm import tqdm
 
 from vidcomp.config import RootSettings, UserError
-from vidcomp.datasets.base import DataConfig, build
+from vidcomp.datasets.base import DataConfig, Dataset, build
 from vidcomp.evaluation.clips import clip_set, with_reconstructions
 from vidcomp.probes import base as probes
-from vidcomp.runs import environment, weights_digest, write_json
+from vidcomp.probes.base import Judge, TrainedJudge
+from vidcomp.runs import (
+    environment,
+    load_judge,
+    read_environment,
+    weights_digest,
+    write_json,
+)
 from vidcomp.storage import prepare
 
 _CHECKED_CLIPS = 400
@@ -51,7 +59,7 @@ def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
         _refuse_other_fit(out, record)
         return out
     judge = config.probe.build(dataset.factors)
-    if not isinstance(judge, probes.TrainedJudge):
+    if not isinstance(judge, TrainedJudge):
         raise UserError(
             f"probe {config.probe.name!r} needs no fitting: tools/probe.py RUN asks it as it is; "
             "name a trained one, such as factors"
@@ -75,6 +83,43 @@ def fit_probe(config: ProbeFit, out: Path | None = None) -> Path:
     write_json(out / "environment.json", environment(**record))
     config.save(out / "config.yaml")
     return out
+
+
+def judge_of(probe: str | Path, dataset: Dataset) -> Judge:
+    """The judge that was fitted in a folder, or the one of this name if it needs no fitting."""
+    folder = Path(probe)
+    if str(probe) in probes.PROBES.names() and not folder.is_dir():
+        judge = probes.PROBES.config(str(probe)).build(dataset.factors)
+        if not isinstance(judge, Judge) or isinstance(judge, TrainedJudge):
+            raise UserError(
+                f"probe={probe} is no judge that needs no fitting, as counting and oracle are; "
+                "give the folder of a fitted one"
+            )
+        return judge
+    judge = load_judge(folder, dataset.factors)
+    if read_environment(folder)["dataset"] != dataset.fingerprint:
+        raise UserError(
+            f"the judge in {folder} was fitted on another dataset than this run was trained on: "
+            "the clips scored may be the judge's training clips; fit one on the run's data"
+        )
+    return judge
+
+
+def judge_name(judge: Judge) -> str:
+    """As a YAML has it: that of its file."""
+    return type(judge).__module__.rpartition(".")[2]
+
+
+def judge_digest(folder: Path) -> str:
+    """Twelve hex digits of what a fitted judge saved: ``judge_weights`` of the scores it gave.
+
+    Judges name their files themselves, so all count but those that say how it was fitted.
+    """
+    about = {"config.yaml", "environment.json"}
+    saved = [p for p in sorted(folder.glob("[!.]*")) if p.is_file() and p.name not in about]
+    if not (folder / "config.yaml").is_file() or not saved:
+        raise UserError(f"no fitted judge in {folder}; fit one there with tools/probe.py fit")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in saved)).hexdigest()[:12]
 
 
 def _refuse_other_folder(out: Path) -> None:

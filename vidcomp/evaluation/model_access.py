@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidcomp.config import UserError
+from vidcomp.evaluation.beliefs import belief_of, reach_of
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
 from vidcomp.nn.blocks import Attention, Block
@@ -25,6 +26,7 @@ from vidcomp.objectives.maskgit import MaskGIT, codes_of
 from vidcomp.pipeline import Pipeline
 from vidcomp.probes import base
 from vidcomp.probes.base import ClipSet, Findings, Subject
+from vidcomp.probes.base_locality import Belief, Reach
 from vidcomp.runs import checkpoints, fill
 from vidcomp.seeding import Rng
 from vidcomp.tokenizers.base import Tokenizer
@@ -59,6 +61,20 @@ class ModelAccess:
         return torch.cat(parts)
 
     @torch.no_grad()
+    def hidden_told(
+        self, clips: ClipSet, level: float, factors: Sequence[int], *, pooled: bool = True
+    ) -> Float[Tensor, "b layers c"]:
+        layers = range(len(self._blocks))
+        parts: list[Tensor] = []
+        for shown in self._batches(clips, level, told=True):
+            # Nothing but these factors: no places of objects either.
+            told = replace(shown.condition.null(), given=shown.condition.keep(factors).given)
+            found = self.generator.hidden(shown.state, told, layers)
+            states = [h.mean(1) if pooled else h.flatten(1) for h in found]
+            parts.append(torch.stack(states, dim=1).float().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
     def heads(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers h d"]:
         """Factorised attention has two sets of heads a layer: over space, then over time."""
         mixers = [[a.out for a in attentions(block)] for block in self._blocks]
@@ -87,6 +103,29 @@ class ModelAccess:
         return torch.cat(parts)
 
     @torch.no_grad()
+    def latents(self, clips: ClipSet) -> Float[Tensor, "b T H W d"]:
+        return self._clean(clips).values
+
+    @torch.no_grad()
+    def belief(self, clips: ClipSet, level: float) -> Belief:
+        assert clips.locations is not None
+        clips.locations.refuse_outside()
+        clean, objective = self._clean(clips), self.generator.objective
+        device = clean.values.device
+        before = torch.arange(len(clean), device=device).roll(1)
+        draws = Rng.make(0, "look", torch.arange(len(clean), device=device))
+        seen, swapped = (state_at(objective, x, level, draws) for x in (clean, clean[before]))
+        places = clips.locations.all_given()
+        told = Condition.of(clips.classes, clips.values, places).to(device)
+        return belief_of(self.generator, clean, seen, swapped, told)
+
+    def global_paths(self) -> list[str]:
+        return self.generator.global_paths()
+
+    def reach(self, level: float) -> Reach:
+        return reach_of(self.generator.config, level)
+
+    @torch.no_grad()
     def untrained(self) -> "ModelAccess":
         """The entries of each weight tensor in a random order."""
         generator = copy.deepcopy(self.generator)
@@ -99,6 +138,13 @@ class ModelAccess:
     @property
     def _blocks(self) -> list[Block]:
         return [b for b in self.generator.network.backbone.blocks if isinstance(b, Block)]
+
+    def _clean(self, clips: ClipSet) -> Latents:
+        device = next(self.generator.parameters()).device
+        parts = [self.tokenizer.encode(v.to(device)) for v in clips.video.split(_CLIPS_AT_A_TIME)]
+        codes = [part.codes for part in parts if part.codes is not None]
+        values = torch.cat([part.values for part in parts])
+        return Latents(values, torch.cat(codes) if codes else None)
 
     def _batches(self, clips: ClipSet, level: float, *, told: bool) -> Iterator[Shown]:
         device = next(self.generator.parameters()).device
@@ -183,10 +229,11 @@ def look_inside(
         prefix = "" if checkpoint == newest else f"step-{step}/"
         for config in probes:
             try:
-                scores = config.build(subject.split.factors).run(seen).scores
+                new = config.build(subject.split.factors).run(seen)
             except UserError as error:
                 print(f"{checkpoint}: probe {config.name} was not asked: {error}")
                 continue
             findings = found.setdefault(config.name, Findings())
-            findings.scores.update({prefix + key: score for key, score in scores.items()})
+            findings.scores.update({prefix + key: score for key, score in new.scores.items()})
+            findings.tables.update({prefix + key: table for key, table in new.tables.items()})
     return found

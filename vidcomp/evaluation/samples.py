@@ -1,7 +1,8 @@
 """Sampling a run to disk: what stands behind ``tools/sample.py``.
 
 Samples are a folder dataset of their own: lossless clips, a table of what was asked for, the
-factors; beside them a grid to look at. The folder is complete or absent.
+factors; beside them a grid to look at and, of generators that are told of places, those that were
+asked for. The folder is complete or absent.
 """
 
 import itertools
@@ -11,23 +12,27 @@ import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from vidcomp.config import UserError
 from vidcomp.datasets.folder import Config as FolderConfig
-from vidcomp.media import Cell, grid, write_video
+from vidcomp.evaluation.clips import asked_rows, clips_at, data_of
+from vidcomp.media import Cell, grid, write_bytes, write_video
 from vidcomp.models.conditioning import Condition
 from vidcomp.pipeline import ClipFormat, Pipeline, roll_out
 from vidcomp.probes.base import ClipSet, rows_by_level
 from vidcomp.runs import GeneratorRun, SamplingConfig, weights_digest, write_json
 from vidcomp.seeding import Rng
 from vidcomp.types import Prediction, State, frames_from_video, video_from_frames
+from vidcomp.world.locations import Locations
 from vidcomp.world.manifest import Manifest
 from vidcomp.world.splits import Split
 from vidcomp.world.table import Table
 
+_LOCATIONS = "locations.safetensors"
 _GRID_COLUMNS = 16
 _GRID_ROWS = 4
 
@@ -42,6 +47,9 @@ def generator_of(folder: Path) -> tuple[Pipeline, GeneratorRun]:
 
 def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     """Sample every level of a run's split, evenly over its combinations, into ``RUN/samples``.
+
+    A generator that is told of places is asked for those of all objects of real clips that nothing
+    was trained on.
 
     Samples that are there from the same weights and settings are kept; with ``sampling=None`` those
     of any settings, and the run's own are used if there are none.
@@ -61,19 +69,16 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     record["sampling"] = sampling.model_dump(mode="json")
 
     assert pipeline.generator is not None
-    split = pipeline.split
-    num_clips = sampling.clips_per_level
-    requests = [split.requests(level, num_clips) for level in split.level_names]
-    classes, values = (torch.cat(parts) for parts in zip(*requests, strict=True))
+    asked = _asked(folder, pipeline, run, sampling)
     effective: list[float] = []
     began = time.perf_counter()
     video = roll_out(
         pipeline.generator,
         pipeline.tokenizer,
-        Condition.of(classes, values),
+        asked,
         pipeline.format.size,
         sampling,
-        Rng.make(sampling.seed, "sample", torch.arange(len(classes))),
+        Rng.make(sampling.seed, "sample", torch.arange(len(asked.classes))),
         progress=f"sample {folder.name}",
         watch=lambda state, made: effective.extend(_effective_samples(state, made)),
     )
@@ -84,8 +89,9 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     partial = folder / ".partial-samples"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        samples = ClipSet(video, classes, values)
-        write_samples(partial, samples, pipeline.format, split, fingerprint=record["weights"])
+        samples = ClipSet(video, asked.classes, asked.values, asked.locations)
+        weights, split = record["weights"], pipeline.split
+        write_samples(partial, samples, pipeline.format, split, fingerprint=weights)
         write_json(partial / "sampling.json", record)
         shutil.rmtree(previous, ignore_errors=True)
         if out.exists():
@@ -95,6 +101,21 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def _asked(
+    folder: Path, pipeline: Pipeline, run: GeneratorRun, sampling: SamplingConfig
+) -> Condition:
+    """What samples are asked to show."""
+    split, num_clips = pipeline.split, sampling.clips_per_level
+    if run.generator.conditioning.locations is None:
+        requests = [split.requests(level, num_clips) for level in split.level_names]
+        classes, values = (torch.cat(parts) for parts in zip(*requests, strict=True))
+        return Condition.of(classes, values)
+    dataset = data_of(folder, run.data).dataset
+    real = clips_at(dataset, asked_rows(dataset, split, num_clips))
+    assert real.locations is not None, "a run that is told of places was trained on such clips"
+    return Condition.of(real.classes, real.values, real.locations.all_given())
 
 
 def _effective_samples(state: State, made: Prediction) -> list[float]:
@@ -130,6 +151,10 @@ def write_samples(
     )
     manifest.save(out)
     Table(factors, tuple(paths), samples.classes, samples.values).save(out)
+    if samples.locations is not None:
+        # What is given and what is present may be one tensor, which cannot be saved twice.
+        content = {name: x.contiguous().clone() for name, x in samples.locations.tensors().items()}
+        write_bytes(out / _LOCATIONS, safetensors.torch.save(content))
 
     shown = grid_combinations(split, _GRID_COLUMNS)
     rows_of = rows_by_level(split, samples)
@@ -162,4 +187,6 @@ def read_samples(folder: Path) -> ClipSet:
     frames = torch.cat(
         [dataset.clips(rows).frames for rows in torch.arange(len(dataset)).split(64)]
     )
-    return ClipSet(video_from_frames(frames), dataset.classes(), dataset.values())
+    path = folder / _LOCATIONS
+    locations = Locations(**safetensors.torch.load_file(path)) if path.is_file() else None
+    return ClipSet(video_from_frames(frames), dataset.classes(), dataset.values(), locations)

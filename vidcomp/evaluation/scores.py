@@ -1,12 +1,11 @@
 """Scoring a run: what stands behind ``tools/probe.py RUN``.
 
-The fitted judge scores, and every probe that needs no fitting is asked as well; those of a
+One judge scores, and every probe that needs no fitting is asked as well; those of a
 network's inside and those of a feature space only by name. Scores always come with their ceilings,
 the same probes on real clips, on their reconstructions and, where clips can be drawn, on real clips
 of the prototypes that samples are asked for; all on clips that nothing was trained on.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from pydantic import BeforeValidator, SerializeAsAny, model_validator
 from torch.nn import functional as F
 
 from vidcomp.config import RootSettings, UserError
-from vidcomp.datasets.base import build
-from vidcomp.evaluation.clips import clip_set
+from vidcomp.evaluation.clips import clip_set, data_of
 from vidcomp.evaluation.extractors import OWN
 from vidcomp.evaluation.features import Look, compare_in_space
+from vidcomp.evaluation.judge import judge_digest, judge_name, judge_of
 from vidcomp.evaluation.model_access import look_inside
 from vidcomp.evaluation.samples import generator_of, read_samples, sample_run
 from vidcomp.media import write_bytes
@@ -39,10 +38,7 @@ from vidcomp.probes.base import (
     TrainedJudge,
     agreement,
 )
-from vidcomp.probes.base_features import FeatureProbe
-from vidcomp.probes.base_network import NetworkProbe
-from vidcomp.runs import environment, load_judge, read_environment, write_json
-from vidcomp.storage import prepare
+from vidcomp.runs import environment, read_environment, write_json
 from vidcomp.types import frames_from_video
 
 _EXAMPLES = 4
@@ -50,7 +46,6 @@ _EXAMPLES = 4
 
 _MAX_REAL_CLIPS = 2000
 """Real clips behind a ceiling, at most."""
-
 
 _MAX_PROTOTYPES = 400
 """Real clips of the prototypes' values, at most."""
@@ -69,9 +64,10 @@ def _by_name(raw: Any) -> Any:
 
 
 class Scoring(RootSettings):
-    """What scoring a run is told. `probe`: the judge's folder. `also`: probes of the network's
-    inside or of a feature space, by name or with settings; `checkpoints`: in which of those that
-    are left the former look; `features`: the space of the latter (`evaluation.extractors`)."""
+    """What scoring a run is told. `probe`: the folder of a fitted judge, or the name of one that
+    needs no fitting. `also`: probes of the network's inside or of a feature space, by name or with
+    settings; `checkpoints`: in which of those that are left the former look; `features`: the space
+    of the latter (`evaluation.extractors`)."""
 
     probe: str
     also: tuple[Annotated[SerializeAsAny[ByName], BeforeValidator(_by_name)], ...] = ()
@@ -82,13 +78,16 @@ class Scoring(RootSettings):
     @classmethod
     def _needs_a_judge(cls, raw: Any) -> Any:
         if "probe" not in raw:
-            raise ValueError("scoring takes the judge's folder; example: probe=runs/probe")
+            raise ValueError(
+                "scoring takes a judge: the folder of a fitted one, such as probe=runs/probe, or "
+                "the name of one that needs no fitting, such as probe=counting"
+            )
         return raw
 
 
 def probe_run(
     folder: Path,
-    judge_folder: Path,
+    probe: "str | Path",
     *,
     also: Sequence[ByName] = (),
     features: str = OWN,
@@ -100,19 +99,9 @@ def probe_run(
     ``RUN/tables.npz``: what probes found that is no score, as ``retrieval/samples/confusion``.
     """
     pipeline, run = generator_of(folder)
-    prepare(run.data)
-    dataset, split = build(run.data)
-    if dataset.fingerprint != read_environment(folder)["dataset"]:
-        raise UserError(
-            f"the dataset is not the one that {folder} was trained on: its fresh clips may be the "
-            "other's training clips; restore it, or train again"
-        )
-    judge = load_judge(judge_folder, dataset.factors)
-    if read_environment(judge_folder)["dataset"] != dataset.fingerprint:
-        raise UserError(
-            f"the judge in {judge_folder} was fitted on another dataset than {folder} was trained "
-            "on: the clips scored may be the judge's training clips; fit one on the run's data"
-        )
+    dataset, split = data_of(folder, run.data)
+    judge = judge_of(probe, dataset)
+    name = judge_name(judge)
     samples = sample_run(folder)
     real = clip_set(dataset, "scoring", _MAX_REAL_CLIPS)
     reconstruction = replace(real, video=reconstruct(pipeline.tokenizer, real.video))
@@ -130,21 +119,21 @@ def probe_run(
     look = Look(weights, partial(reconstruct, pipeline.tokenizer))
     in_space = compare_in_space(features, dataset, subject, outside, look)
     found = {
-        _probe_name(judge): judged,
-        **ask_others(subject, folder),
+        name: judged,
+        **ask_others(subject, folder, judge=name),
         **look_inside(pipeline, folder, subject, inside, every_checkpoint=every_checkpoint),
         **in_space.findings,
     }
-    scores = {name: _plain(findings.scores) for name, findings in found.items()}
-    if "oracle" in found:
+    scores = {asked: _plain(findings.scores) for asked, findings in found.items()}
+    if "oracle" in found and name != "oracle":
         scores["agreement"] = _plain(agreement(judged, found["oracle"], subject))
     save_examples(folder / "examples.npz", subject, judged)
     tables = {f"{n}/{key}": t for n, f in found.items() for key, t in f.tables.items()}
     _save_arrays(folder / "tables.npz", tables)
     record = {
-        "judge": _probe_name(judge),
-        "judge_folder": str(judge_folder),
-        "judge_weights": judge_digest(judge_folder),
+        "judge": name,
+        "judge_folder": str(probe) if isinstance(judge, TrainedJudge) else None,
+        "judge_weights": judge_digest(Path(probe)) if isinstance(judge, TrainedJudge) else None,
         "scores": scores,
         "features": in_space.about,
         **json.loads((samples / "sampling.json").read_text()),
@@ -154,26 +143,18 @@ def probe_run(
     return folder / "scores.json"
 
 
-def judge_digest(folder: Path) -> str:
-    """Twelve hex digits of what a fitted judge saved: ``judge_weights`` of the scores it gave.
-
-    Judges name their files themselves, so all count but those that say how it was fitted.
-    """
-    about = {"config.yaml", "environment.json"}
-    saved = [p for p in sorted(folder.glob("[!.]*")) if p.is_file() and p.name not in about]
-    if not (folder / "config.yaml").is_file() or not saved:
-        raise UserError(f"no fitted judge in {folder}; fit one there with tools/probe.py fit")
-    return hashlib.sha256(b"".join(path.read_bytes() for path in saved)).hexdigest()[:12]
-
-
 @torch.no_grad()
-def ask_others(subject: Subject, folder: Path) -> dict[str, Findings]:
-    """What the probes that need no fitting find; one that cannot look at these clips says why."""
+def ask_others(subject: Subject, folder: Path, *, judge: str) -> dict[str, Findings]:
+    """What the probes that need no fitting find, the judge aside; one that cannot look at these
+    clips says why."""
     found: dict[str, Findings] = {}
     for name in PROBES.names():
+        config = PROBES.config(name)
+        if name == judge or isinstance(config, ByName):
+            continue
         try:
-            probe = PROBES.config(name).build(subject.split.factors)
-            if not isinstance(probe, (TrainedJudge, NetworkProbe, FeatureProbe)):
+            probe = config.build(subject.split.factors)
+            if not isinstance(probe, TrainedJudge):
                 found[name] = probe.run(subject)
         except UserError as error:
             print(f"{folder}: probe {name} was not asked: {error}")
@@ -203,15 +184,18 @@ def save_examples(path: Path, subject: Subject, judged: Findings) -> None:
 
 
 def summary(scores: Mapping[str, Any]) -> list[str]:
-    """A line for each source and level: joint accuracy of the judge, with its interval. And one for
-    each distance, with what it depends on; ``!`` stands before why it should not be believed."""
+    """A line for each source and level: joint accuracy of the judge, with its interval; and recall,
+    where objects have places, for samples at each N too. And one for each distance, with what it
+    depends on; ``!`` stands before why it should not be believed."""
     lines: list[str] = []
     for key, score in scores["scores"][scores["judge"]].items():
         place, _, kind = key.rpartition("/")
-        if kind == "joint":
+        depth = 2 if place.startswith("samples/n/") else 1  # not the single frames
+        if kind in ("joint", "recall") and place.count("/") == depth:
+            chance = "unknown" if score["chance"] is None else f"{score['chance']:.1%}"
             lines.append(
-                f"{place:24s} {score['value']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]  "
-                f"n={score['n']}, chance {score['chance']:.1%}"
+                f"{place:24s} {kind:6s} {score['value']:6.1%}  [{score['low']:.1%}, "
+                f"{score['high']:.1%}]  n={score['n']}, chance {chance}"
             )
     for key, score in scores["scores"].get("frechet", {}).items():
         about = scores["features"]
@@ -231,8 +215,3 @@ def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
     return {key: score._asdict() for key, score in scores.items()}
-
-
-def _probe_name(judge: TrainedJudge) -> str:
-    """The name that a YAML has for it: that of its file."""
-    return type(judge).__module__.rpartition(".")[2]

@@ -7,9 +7,9 @@ ways of that, and do not say which one made the figure: a learned null drawn for
 zeros drawn for a whole batch. Both are here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -17,13 +17,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vidcomp.config import Settings, UserError, nearest
+from vidcomp.models.factor_embedding import Encoding, factor_embedding
+from vidcomp.models.locations import LocationEmbedding, LocationsConfig
 from vidcomp.nn.embeddings import FourierEmbedding
 from vidcomp.seeding import Rng
 from vidcomp.types import Grid
 from vidcomp.world.factors import Factor, Factors
+from vidcomp.world.locations import Locations
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Encoding = Literal["class", "exact", "quantized"]
 
 
 class ConditioningConfig(Settings):
@@ -31,7 +33,11 @@ class ConditioningConfig(Settings):
     ``quantized`` (that value in `bins` equal bins of its range; of two classes, 2 are the paper's
     binary labels), for all factors, or by factor's name. Factors without numbers stay classes.
 
+    `tell`: the factors that the network is told at all; null means all. Where places are told, the
+    number of objects should not be.
+
     `path`: factors are summed into adaLN, or stand before the clip as context tokens, or both.
+    `locations`: the network is told where objects are, too.
 
     `drop_per`, `drop_to`: see the module's text. `prefix`: the share of training clips whose first
     latent frames are given, so that the model learns to continue clips.
@@ -39,12 +45,21 @@ class ConditioningConfig(Settings):
 
     encode: Encoding | dict[str, Encoding] = "class"
     bins: Annotated[int, Field(ge=2)] = 2
+    tell: tuple[str, ...] | None = None
     path: Literal["adaln", "tokens", "both"] = "adaln"
     drop_joint: Share = 0.1
     drop_factor: Share = 0.0
     drop_per: Literal["sample", "batch"] = "sample"
     drop_to: Literal["learned", "zeros"] = "learned"
     prefix: Share = 0.0
+    locations: LocationsConfig | None = None
+
+    def told(self, factors: Factors) -> list[int]:
+        """The columns of the factors that the network is told of."""
+        names = factors.names if self.tell is None else self.tell
+        for name in names:
+            _require_factor("tell", name, factors)
+        return [column for column, name in enumerate(factors.names) if name in names]
 
     def encoding_of(self, factor: Factor) -> Encoding:
         """How the network is told of a factor."""
@@ -58,36 +73,73 @@ class Condition:
     """What is asked of each clip of a batch.
 
     `prefix_frames` is the number of first latent frames that are given as they are.
+
+    `located`: whether a clip is told of places at all; there with `locations`. To be told that
+    there is nothing anywhere is another thing than not to be told.
     """
 
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
     given: Bool[Tensor, "b f"]
     prefix_frames: Int64[Tensor, " b"]
+    locations: Locations | None = None
+    located: Bool[Tensor, " b"] | None = None
 
     @classmethod
-    def of(cls, classes: Int64[Tensor, "b f"], values: Float[Tensor, "b f v"]) -> "Condition":
-        """Every factor given, no prefix."""
+    def of(
+        cls,
+        classes: Int64[Tensor, "b f"],
+        values: Float[Tensor, "b f v"],
+        locations: Locations | None = None,
+    ) -> "Condition":
+        """Every factor given, no prefix; told of places if there are `locations`."""
+        if locations is not None and len(locations) != len(classes):
+            raise UserError(
+                f"{len(classes)} clips are asked for, with the places of {len(locations)}"
+            )
         given = torch.ones_like(classes, dtype=torch.bool)
-        return cls(classes, values, given, classes.new_zeros(len(classes)))
+        nothing = classes.new_zeros(len(classes))
+        located = None if locations is None else torch.ones_like(nothing, dtype=torch.bool)
+        return cls(classes, values, given, nothing, locations, located)
 
     def keep(self, factors: Sequence[int]) -> "Condition":
-        """Only the factors in these columns. The prefix stays."""
+        """Only the factors in these columns. The prefix stays, and so do the places."""
         kept = torch.zeros_like(self.given)
         kept[:, list(factors)] = True
         return replace(self, given=self.given & kept)
 
     def null(self) -> "Condition":
-        """No factor at all: the unconditional model. The prefix stays."""
-        return self.keep(())
+        """No factor and not told of places: the unconditional model. The prefix stays."""
+        return self._located(torch.zeros_like(self.prefix_frames, dtype=torch.bool)).keep(())
+
+    def giving(self, which: Bool[Tensor, "*b n"]) -> "Condition":
+        """Of the objects that are given, only these."""
+        assert self.locations is not None, "this condition has no objects"
+        told = replace(self.locations, given=self.locations.given & which)
+        return replace(self, locations=told)
+
+    def nowhere(self) -> "Condition":
+        """Told that there is no object."""
+        return self.alone(-1)
+
+    def alone(self, k: int) -> "Condition":
+        """Only the object in row `k` given; in clips where it is not, no object is."""
+        assert self.locations is not None, "this condition has no objects"
+        rows = torch.arange(self.locations.given.shape[1], device=self.classes.device)
+        return self.giving(rows == k)
+
+    def or_else(self, other: "Condition", here: Bool[Tensor, " b"]) -> "Condition":
+        """This where `here`, elsewhere `other`."""
+        rows = torch.arange(len(here), device=here.device)
+        return Condition.cat([self, other])[torch.where(here, rows, rows + len(here))]
 
     def dropped(self, config: ConditioningConfig, rng: Rng) -> "Condition":
-        """Factors dropped as in training."""
+        """Factors and places dropped as in training."""
         joint = rng.fold("drop_joint").bernoulli(config.drop_joint, 1)
         alone = rng.fold("drop_factor")
         alone = alone.of_batch() if config.drop_per == "batch" else alone
         each = alone.bernoulli(config.drop_factor, self.classes.shape[1])
-        return replace(self, given=self.given & ~joint & ~each)
+        return replace(self._located(~joint[:, 0]), given=self.given & ~joint & ~each)
 
     def with_prefix(self, config: ConditioningConfig, grid: Grid, rng: Rng) -> "Condition":
         """Between 1 and T - 1 first frames given, to a share of the clips."""
@@ -105,39 +157,49 @@ class Condition:
         return given[:, :, None, None].expand(-1, *grid)
 
     def __getitem__(self, rows: "Tensor | slice") -> "Condition":
-        return Condition(
-            self.classes[rows], self.values[rows], self.given[rows], self.prefix_frames[rows]
-        )
+        return self._each(lambda x: x[rows])
 
     def to(self, device: "torch.device | str") -> "Condition":
-        return Condition(
-            self.classes.to(device),
-            self.values.to(device),
-            self.given.to(device),
-            self.prefix_frames.to(device),
-        )
+        return self._each(lambda x: x.to(device))
 
     @classmethod
     def cat(cls, conditions: Sequence["Condition"]) -> "Condition":
-        """One batch after the other."""
+        """One batch after the other: all are told of places, or none is."""
+        places = [c.locations for c in conditions if c.locations is not None]
+        located = [c.located for c in conditions if c.located is not None]
+        assert len(places) == len(located) and len(places) in (0, len(conditions))
         return Condition(
             torch.cat([c.classes for c in conditions]),
             torch.cat([c.values for c in conditions]),
             torch.cat([c.given for c in conditions]),
             torch.cat([c.prefix_frames for c in conditions]),
+            Locations.cat(places) if places else None,
+            torch.cat(located) if located else None,
         )
+
+    def _located(self, where: Bool[Tensor, " b"]) -> "Condition":
+        """Told of places only `where`; elsewhere no object is given, either."""
+        if self.located is None:
+            return self
+        return replace(self.giving(where[:, None]), located=self.located & where)
+
+    def _each(self, change: Callable[[Any], Any]) -> "Condition":
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(x) for name, x in parts.items() if x is not None})
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the trunk is told: `vector` goes into adaLN, `tokens` stand before the clip."""
+    """What the trunk is told: `vector` goes into adaLN, `tokens` stand before the clip, `local` is
+    added to the hidden vectors of its positions."""
 
     vector: Float[Tensor, "b c"]
     tokens: Float[Tensor, "b m c"] | None = None
+    local: Float[Tensor, "b T H W c"] | None = None
 
 
 class ConditionEmbedding(nn.Module):
-    """Embeds each factor and the level."""
+    """Embeds each factor that is told, the places, and the level."""
 
     def __init__(self, config: ConditioningConfig, factors: Factors, width: int) -> None:
         super().__init__()
@@ -145,101 +207,61 @@ class ConditionEmbedding(nn.Module):
             _check_encodings(config.encode, factors)
         self.config = config
         self.factors = factors
+        self.told = config.told(factors)
+        items = [factors.items[column] for column in self.told]
+        self.by_value = [config.encoding_of(factor) != "class" for factor in items]
         self.of_factor = nn.ModuleList(
-            _embedding(config.encoding_of(f), f, config.bins, width) for f in factors.items
+            factor_embedding(config.encoding_of(f), f, config.bins, width) for f in items
         )
         learned, in_tokens = config.drop_to == "learned", config.path != "adaln"
-        shape = (len(factors), width)
-        self.null = nn.Parameter(torch.zeros(shape)) if learned and len(factors) else None
-        self.slot = nn.Parameter(0.02 * torch.randn(shape)) if in_tokens and len(factors) else None
+        shape = (len(items), width)
+        self.null = nn.Parameter(torch.zeros(shape)) if learned and items else None
+        self.slot = nn.Parameter(0.02 * torch.randn(shape)) if in_tokens and items else None
         self.of_level = FourierEmbedding(1, width, max_frequency=16.0)
+        places = config.locations
+        self.of_places = None if places is None else LocationEmbedding(places, width)
 
-    def forward(self, condition: Condition, level: Float[Tensor, " b"]) -> Embedded:
-        vector = self.of_level(level[:, None])
-        if not len(self.factors):
-            return Embedded(vector)
-        told = torch.stack(
-            [
-                embed(condition.values[:, f, : factor.value_size])
-                if self.config.encoding_of(factor) != "class"
-                else embed(condition.classes[:, f])
-                for f, (embed, factor) in enumerate(
-                    zip(self.of_factor, self.factors.items, strict=True)
-                )
-            ],
-            dim=1,
-        )  # b f c
-        null = 0.0 if self.null is None else self.null.to(told.dtype)
-        told = torch.where(condition.given[..., None], told, null)
-        if self.config.path != "tokens":
-            vector = vector + told.sum(1)
-        return Embedded(vector, None if self.slot is None else told + self.slot)
-
-
-class BinnedEmbedding(nn.Module):
-    """The sum of a table's rows: one row for the bin that each number of a factor's value falls
-    into.
-
-    The widest range has `bins` bins. Narrower ones have as many as are needed for bins no wider
-    than these, which may be one: with 2 bins, what is told of red and blue is which of them it is,
-    and not whether the green in it is above the mean.
-    """
-
-    low: Tensor
-    bin_width: Tensor
-    num_bins: Tensor
-    first_row: Tensor
-
-    def __init__(self, factor: Factor, *, bins: int, width: int) -> None:
-        super().__init__()
-        prototypes = torch.tensor([c.prototype for c in factor.classes])
-        spreads = torch.tensor([c.spread for c in factor.classes])
-        low, high = (prototypes - spreads).amin(0), (prototypes + spreads).amax(0)
-        extent = high - low
-        shares = extent / extent.amax().clamp_min(1e-12)  # 1e-3: 1/3 of 3 bins is one bin
-        num_bins = (shares * bins - 1e-3).ceil().long().clamp_min(1)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("bin_width", extent / num_bins, persistent=False)
-        self.register_buffer("num_bins", num_bins, persistent=False)
-        self.register_buffer("first_row", num_bins.cumsum(0) - num_bins, persistent=False)
-        self.table = nn.Embedding(int(num_bins.sum()), width)
-        self._refuse_to_merge_classes(factor, prototypes)
-
-    def bins_of(self, values: Float[Tensor, "b v"]) -> Int64[Tensor, "b v"]:
-        """The bin of each number; those beyond the range fall into the outermost."""
-        bins = ((values - self.low) / self.bin_width.clamp_min(1e-12)).floor().long()
-        return torch.minimum(bins.clamp_min(0), self.num_bins - 1)
-
-    def forward(self, values: Float[Tensor, "b v"]) -> Float[Tensor, "b c"]:
-        return self.table(self.bins_of(values) + self.first_row).sum(1)
-
-    def _refuse_to_merge_classes(self, factor: Factor, prototypes: Float[Tensor, "k v"]) -> None:
-        seen: dict[tuple[int, ...], str] = {}
-        for name, bins in zip(factor.class_names, self.bins_of(prototypes).tolist(), strict=True):
-            if (other := seen.setdefault(tuple(bins), name)) != name:
+    def forward(self, condition: Condition, level: Float[Tensor, " b"], grid: Grid) -> Embedded:
+        vector, tokens, local = self.of_level(level[:, None]), None, None
+        if self.told:
+            told = self._factors(condition)
+            if self.config.path != "tokens":
+                vector = vector + told.sum(1)
+            tokens = None if self.slot is None else told + self.slot
+        if self.of_places is not None:
+            if condition.locations is None or condition.located is None:
                 raise UserError(
-                    f"conditioning.bins={self.num_bins.amax()} puts {other!r} and {name!r} of "
-                    f"factor {factor.name!r} into one bin; use more bins, or encode it as 'class'"
+                    "this generator is told where objects are (conditioning.locations); ask with "
+                    "Condition.of(classes, values, locations)"
                 )
+            places = self.of_places(condition.locations, condition.located, grid)
+            if places.ndim == vector.ndim:
+                vector = vector + places
+            else:
+                local = places
+        return Embedded(vector, tokens, local)
 
-
-def _embedding(encoding: Encoding, factor: Factor, bins: int, width: int) -> nn.Module:
-    match encoding:
-        case "class":
-            return nn.Embedding(len(factor.classes), width)
-        case "exact":
-            return FourierEmbedding(factor.value_size, width, max_frequency=4.0)
-        case "quantized":
-            return BinnedEmbedding(factor, bins=bins, width=width)
+    def _factors(self, condition: Condition) -> Float[Tensor, "b m c"]:
+        """A vector for each factor that is told, its null where it is not given."""
+        each: list[Tensor] = []
+        for column, by_value, embed in zip(self.told, self.by_value, self.of_factor, strict=True):
+            size = self.factors.items[column].value_size
+            values, classes = condition.values[:, column, :size], condition.classes[:, column]
+            each.append(embed(values if by_value else classes))
+        told = torch.stack(each, dim=1)
+        null = 0.0 if self.null is None else self.null.to(told.dtype)
+        return torch.where(condition.given[:, self.told, None], told, null)
 
 
 def _check_encodings(encode: dict[str, Encoding], factors: Factors) -> None:
     for name, encoding in encode.items():
-        if name not in factors.names:
-            raise UserError(
-                f"conditioning.encode: no factor {name!r}; {nearest(name, factors.names)}"
-            )
+        _require_factor("encode", name, factors)
         if encoding != "class" and not factors.items[factors.names.index(name)].value_size:
             raise UserError(
                 f"conditioning.encode: factor {name!r} has no continuous value; use 'class'"
             )
+
+
+def _require_factor(key: str, name: str, factors: Factors) -> None:
+    if name not in factors.names:
+        raise UserError(f"conditioning.{key}: no factor {name!r}; {nearest(name, factors.names)}")

@@ -36,11 +36,16 @@ class GeneratorConfig(Settings):
     jepa: JepaConfig | None = None
 
     @model_validator(mode="after")
-    def _tokens_need_joint_attention(self) -> "GeneratorConfig":
+    def _tokens_need_joint_attention_without_windows(self) -> "GeneratorConfig":
         if self.conditioning.path != "adaln" and self.backbone.attention != "joint":
             raise ValueError(
                 f"conditioning.path={self.conditioning.path} puts context tokens beside the clip, "
                 "which needs backbone.attention=joint; or set conditioning.path=adaln"
+            )
+        if self.conditioning.path != "adaln" and self.backbone.has_windows:
+            raise ValueError(
+                f"conditioning.path={self.conditioning.path} puts context tokens beside the clip, "
+                "a path around every window; set conditioning.path=adaln, or no backbone.window"
             )
         return self
 
@@ -58,8 +63,15 @@ class Network(nn.Module):
         self.objective = config.objective.build(spec, self.backbone.width)
 
     def trunk(self, state: State, condition: Condition, *, layers: Sequence[int] = ()) -> Hidden:
-        told = self.embedding(condition, state.level)
-        return self.backbone(self.objective.embed(state), told.vector, told.tokens, layers=layers)
+        told = self.embedding(condition, state.level, state.latents.grid)
+        return self.backbone(
+            self.objective.embed(state),
+            told.vector,
+            told.tokens,
+            local=told.local,
+            level=state.level,
+            layers=layers,
+        )
 
     def forward(self, state: State, condition: Condition) -> Float[Tensor, "b T H W o"]:
         return self.objective.head(self.trunk(state, condition).out)
@@ -169,6 +181,28 @@ class Generator(nn.Module):
     def predict(self, state: State, condition: Condition) -> Float[Tensor, "b T H W *_"]:
         """The objective's belief about the clean clip; differentiable."""
         return self.objective.data_prediction(self.network(state, condition), state)
+
+    def global_paths(self, *, in_time: bool = False) -> list[str]:
+        """The ways by which an output learns of what lies outside its window, each with the way
+        out; of none is locality enforced. `in_time`: from other frames as well as other places.
+
+        A position is told of objects up to ``conditioning.locations.reach`` away, so with tokens
+        and gaussian maps an output sees objects that much further than its window reaches.
+        """
+        trunk, told = self.config.backbone, self.config.conditioning
+        ways: list[str] = []
+        if trunk.window is None:
+            ways.append("backbone.window=null (set an odd window)")
+        if trunk.global_blocks:
+            ways.append(f"backbone.global_blocks={trunk.global_blocks} (set 0)")
+        if in_time and trunk.window_frames is None:
+            ways.append("backbone.window_frames=null (set an odd window)")
+        if columns := told.told(self.factors):
+            names = ", ".join(self.factors.names[column] for column in columns)
+            ways.append(f"conditioning.tell: every position is told of {names} (set [])")
+        return (
+            ways if told.locations is None else ways + told.locations.global_paths(in_time=in_time)
+        )
 
     def hidden(
         self, state: State, condition: Condition, layers: Sequence[int]

@@ -36,6 +36,7 @@ from vidcomp.seeding import Rng
 from vidcomp.tokenizers.base import Tokenizer
 from vidcomp.types import Grid, Video
 from vidcomp.world.factors import Factors
+from vidcomp.world.locations import Locations
 from vidcomp.world.splits import Split
 
 __all__ = [
@@ -162,9 +163,11 @@ class Pipeline:
             prefix=prefix,
         )
 
-    def condition(self, classes: Int64[Tensor, "b f"]) -> Condition:
-        """The condition that asks for the prototypes of `classes`."""
-        return Condition.of(classes, self.format.factors.prototypes(classes))
+    def condition(
+        self, classes: Int64[Tensor, "b f"], locations: Locations | None = None
+    ) -> Condition:
+        """The condition that asks for the prototypes of `classes`, with objects at `locations`."""
+        return Condition.of(classes, self.format.factors.prototypes(classes), locations)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -100,7 +101,8 @@ def roll_out(
     watch: Watch | None = None,
 ) -> Video:
     """Clips of ``sampling.num_frames``: where those are more than `size` has, each chunk goes on
-    from the last frames of the one before, as pixels, which is all that a world model has.
+    from the last frames of the one before, as pixels, which is all that a world model has. It is
+    told of the places in its own frames.
 
     Raises UserError if the generator was not trained to continue clips.
     """
@@ -110,15 +112,32 @@ def roll_out(
             f"num_frames={num_frames}: this generator was trained on clips of {size.t} frames and "
             "never to continue one; train it with generator.conditioning.prefix=0.5"
         )
-    parts = (generator, tokenizer, condition, size, sampling)
-    sample = functools.partial(sample_clips, *parts, num_steps=num_steps, watch=watch)
-    video = sample(rng, prefix=prefix, progress=progress)
+    fixed = {"size": size, "sampling": sampling, "num_steps": num_steps, "watch": watch}
+    sample = functools.partial(sample_clips, generator, tokenizer, **fixed)
+    asked = condition if num_frames <= size.t else _places(condition, 0, size.t, of=num_frames)
+    video = sample(asked, rng=rng, prefix=prefix, progress=progress)
     while (made := video.shape[2]) < num_frames:
         label = progress and f"{progress}, frame {made} of {num_frames}"
         last = video[:, :, -overlap:]
-        chunk = sample(rng.fold(f"from frame {made}"), prefix=last, progress=label)
+        asked = _places(condition, made - overlap, size.t, of=num_frames)
+        draws = rng.fold(f"from frame {made}")
+        chunk = sample(asked, rng=draws, prefix=last, progress=label)
         video = torch.cat([video, chunk[:, :, overlap:]], dim=2)
     return video[:, :, :num_frames]
+
+
+def _places(condition: Condition, start: int, count: int, *, of: int) -> Condition:
+    """`condition` for a chunk of a longer clip. Raises UserError if the places, where there are
+    any, are not known to its end."""
+    if condition.locations is None:
+        return condition
+    known = condition.locations.points.shape[1]
+    if known < of:
+        raise UserError(
+            f"num_frames={of}: the places of objects are known in {known} frames; give them in "
+            f"{of}, or ask for {known}"
+        )
+    return replace(condition, locations=condition.locations.frames(start, count))
 
 
 def overlap_frames(sampling: SamplingConfig, tokenizer: Tokenizer, size: Grid) -> int:

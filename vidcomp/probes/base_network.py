@@ -1,4 +1,4 @@
-"""What probes of a network's inside share: `heads`, `circuits`, `layers`.
+"""What probes of a network's inside share: `heads`, `circuits`, `layers`, `directions`.
 
 They look at real clips that nothing was trained on, and answer twice: for the ``network``, and for
 an ``untrained`` one, the same with the entries of each weight tensor in a random order. A freshly
@@ -44,7 +44,8 @@ class NetworkProbe(Probe, ABC, Generic[AnyConfig]):
         self.factors = factors
 
     @abstractmethod
-    def look(self, model: Model, clips: ClipSet) -> dict[str, Score]: ...
+    def look(self, model: Model, clips: ClipSet) -> dict[str, Score] | Findings:
+        """Scores; `Findings` if there are tables too."""
 
     def run(self, subject: Subject) -> Findings:
         name = self.config.name
@@ -56,15 +57,17 @@ class NetworkProbe(Probe, ABC, Generic[AnyConfig]):
         findings = Findings()
         models = {"network": subject.model, "untrained": subject.model.untrained()}
         for source, model in models.items():
-            for key, score in self.look(model, clips).items():
-                findings.scores[f"{source}/{key}"] = score
+            seen = self.look(model, clips)
+            found = seen if isinstance(seen, Findings) else Findings(seen)
+            findings.scores.update({f"{source}/{key}": s for key, s in found.scores.items()})
+            findings.tables.update({f"{source}/{key}": t for key, t in found.tables.items()})
         return findings
 
 
 def spread_out(clips: ClipSet, most: int) -> ClipSet:
     """At most so many clips, evenly over all of them: they may be sorted."""
     rows = torch.linspace(0, len(clips.video) - 1, min(most, len(clips.video))).round().long()
-    return ClipSet(clips.video[rows], clips.classes[rows], clips.values[rows])
+    return clips[rows]
 
 
 def factor_pairs(factors: Factors) -> dict[str, tuple[int, int]]:

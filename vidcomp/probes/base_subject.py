@@ -5,7 +5,7 @@ Both are protocols here and classes in `vidcomp.evaluation`: a probe knows neith
 is loaded nor which network makes the features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,17 +13,23 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vidcomp.types import Video
+from vidcomp.world.locations import Locations
 from vidcomp.world.splits import Split, level_name
 
 
 @dataclass(frozen=True)
 class ClipSet:
     """Clips of one source, with what each shows, or was asked to show: its classes and, inside
-    them, its values."""
+    them, its values; and the places of its objects, where a generator can be told of them."""
 
     video: Video
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
+    locations: Locations | None = None
+
+    def __getitem__(self, rows: Tensor | slice) -> "ClipSet":
+        locations = None if self.locations is None else self.locations[rows]
+        return ClipSet(self.video[rows], self.classes[rows], self.values[rows], locations)
 
 
 @runtime_checkable
@@ -34,6 +40,13 @@ class Model(Protocol):
 
     def hidden(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers c"]:
         """The hidden states after each layer."""
+        ...
+
+    def hidden_told(
+        self, clips: ClipSet, level: float, factors: Sequence[int], *, pooled: bool = True
+    ) -> Float[Tensor, "b layers c"]:
+        """The same of a network that is told `factors` and nothing else; not `pooled`, those of all
+        positions, one after the other."""
         ...
 
     def heads(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers h d"]:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vidcomp.config import UserError
 from vidcomp.datasets.base import Dataset
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
@@ -32,20 +33,27 @@ from vidcomp.training.latents import (
 from vidcomp.training.order import mean_over, portions_of
 from vidcomp.training.trainer import Hooks, Task
 from vidcomp.types import Frames, Latents, Losses, video_from_frames
+from vidcomp.world.locations import Locations
 from vidcomp.world.splits import Split
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Latents (or, where they are not cached, clips to encode) with what each clip shows."""
+    """Latents (or, where they are not cached, clips to encode) with what each clip shows, and
+    where, if the generator is told of places."""
 
     content: Kept | Frames
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
+    locations: Locations | None = None
 
     def to(self, device: "torch.device | str") -> "LatentBatch":
-        moved = self.content.to(device)
-        return LatentBatch(moved, self.classes.to(device), self.values.to(device))
+        return LatentBatch(
+            self.content.to(device),
+            self.classes.to(device),
+            self.values.to(device),
+            None if self.locations is None else self.locations.to(device),
+        )
 
 
 class GeneratorTask(Task[Generator]):
@@ -83,13 +91,16 @@ class GeneratorTask(Task[Generator]):
         def encode(clips: Tensor) -> KeptClips:
             batch = self._read(clips, None).to(accelerator.device)
             kept = Kept.of(self._latents(batch), self.frozen[0].spec)
-            return KeptClips(kept.to("cpu"), batch.classes.cpu(), batch.values.cpu())
+            kept, batch = kept.to("cpu"), batch.to("cpu")
+            return KeptClips(kept, batch.classes, batch.values, batch.locations)
 
         if self.run.train.cache == "memory":
             self.cache = in_memory(plan, encode)
         elif self.run.train.cache == "latents":
             rows = [self.rows[clips] for clips in plan]
-            key = cache_key(self.tokenizer_folder, self.dataset, rows)
+            key = cache_key(
+                self.tokenizer_folder, self.dataset, rows, with_locations=self._tells_places
+            )
             self.cache = on_disk(CACHE / key, plan, encode, accelerator)
 
     def batch(self, clips: Int64[Tensor, " b"], rng: Rng) -> LatentBatch:
@@ -97,12 +108,12 @@ class GeneratorTask(Task[Generator]):
             batch = self._read(clips, rng)
         else:
             found = self.cache[clips]
-            batch = LatentBatch(found.kept, found.classes, found.values)
+            batch = LatentBatch(found.kept, found.classes, found.values, found.locations)
         self.split.refuse_held_out(batch.classes, batch.values)
         return batch
 
     def forward(self, batch: LatentBatch, rng: Rng) -> Losses:
-        condition = Condition.of(batch.classes, batch.values)
+        condition = Condition.of(batch.classes, batch.values, batch.locations)
         return self.model(self._latents(batch), condition, rng)
 
     def averaged(self) -> Generator:
@@ -118,14 +129,24 @@ class GeneratorTask(Task[Generator]):
         """Curves by level while training, if the run asks for them."""
         if self.run.evaluate is None:
             return Hooks()
+        if self._tells_places:
+            raise UserError(
+                "evaluate: curves while training ask for factors, and this generator is told of "
+                "places; drop evaluate, and score it afterwards with tools/probe.py"
+            )
         curves = CurveHook(self.run, self.frozen[0], ClipFormat.of(self.dataset), self.split)
         return Hooks(evaluate=curves, every=self.run.evaluate.every)
+
+    @property
+    def _tells_places(self) -> bool:
+        return self.run.generator.conditioning.locations is not None
 
     def _read(self, clips: Int64[Tensor, " b"], rng: Rng | None) -> LatentBatch:
         """The clips, with the random crops of `rng` if it is given."""
         rows = self.rows[clips]
         read = self.dataset.clips(rows) if rng is None else self.dataset.draw(rows, rng)
-        return LatentBatch(read.frames, read.classes, read.values)
+        places = read.locations if self._tells_places else None
+        return LatentBatch(read.frames, read.classes, read.values, places)
 
     @torch.no_grad()
     def _latents(self, batch: LatentBatch) -> Latents:
@@ -135,3 +156,14 @@ class GeneratorTask(Task[Generator]):
             if isinstance(batch.content, Kept):
                 return batch.content.latents(tokenizer)
             return tokenizer.encode(video_from_frames(batch.content))
+
+
+def refuse_unlocated(run: GeneratorRun, dataset: Dataset, rows: Int64[Tensor, " n"]) -> None:
+    """Raise UserError if the generator is to be told of places that the clips do not bring."""
+    if run.generator.conditioning.locations is not None and (
+        dataset.clips(rows[:1]).locations is None
+    ):
+        raise UserError(
+            "conditioning.locations: these clips do not say where a generator is told that objects "
+            f"are; take a dataset that does (counting), or drop it ({run.data.dataset.name} here)"
+        )

@@ -31,8 +31,12 @@ from vidcomp.runs import TrainConfig, load_run, weights_digest
 from vidcomp.tokenizers.base import Tokenizer
 from vidcomp.training.order import by_length
 from vidcomp.types import Latents, LatentSpec
+from vidcomp.world.locations import Locations
 
 CACHE = Path("runs/cache/latents")
+
+_PLACES = "locations."
+"""What the names of their tensors in a shard begin with."""
 
 _SHARD_CLIPS = 1024
 _CLIPS_AT_A_TIME = 64
@@ -63,11 +67,23 @@ class Kept:
 
 @dataclass(frozen=True)
 class KeptClips:
-    """Kept latents with what the clips show."""
+    """Kept latents with what the clips show, and where, if the generator is told of places."""
 
     kept: Kept
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
+    locations: Locations | None = None
+
+    @classmethod
+    def cat(cls, parts: Sequence["KeptClips"]) -> "KeptClips":
+        """One batch after the other, of clips of one length."""
+        places = [part.locations for part in parts if part.locations is not None]
+        return KeptClips(
+            Kept(torch.cat([part.kept.tensor for part in parts])),
+            torch.cat([part.classes for part in parts]),
+            torch.cat([part.values for part in parts]),
+            Locations.cat(places) if places else None,
+        )
 
 
 Plan = Sequence[Int64[Tensor, " _"]]
@@ -95,6 +111,7 @@ class LatentCache:
         self._row_of = torch.cat([torch.arange(len(clips)) for clips in plan])[back]
         self._classes = torch.cat([shard.classes for shard in shards])[back]
         self._values = torch.cat([shard.values for shard in shards])[back]
+        self._places = [s.locations for s in shards if s.locations is not None]
 
     @property
     def num_bytes(self) -> int:
@@ -102,9 +119,12 @@ class LatentCache:
 
     def __getitem__(self, clips: Int64[Tensor, " b"]) -> KeptClips:
         """The clips with these numbers, which are of one length."""
-        places = zip(self._shard_of[clips].tolist(), self._row_of[clips].tolist(), strict=True)
-        kept = torch.stack([self.shards[k][row] for k, row in places])
-        return KeptClips(Kept(kept), self._classes[clips], self._values[clips])
+        found = list(zip(self._shard_of[clips].tolist(), self._row_of[clips].tolist(), strict=True))
+        kept = torch.stack([self.shards[k][row] for k, row in found])
+        places = None
+        if self._places:
+            places = Locations.cat([self._places[k][row : row + 1] for k, row in found])
+        return KeptClips(Kept(kept), self._classes[clips], self._values[clips], places)
 
 
 def shard_plan(portions: Sequence[Portion]) -> Plan:
@@ -136,13 +156,14 @@ def on_disk(folder: Path, plan: Plan, encode: Encode, accelerator: Accelerator) 
     return cache
 
 
-def cache_key(tokenizer_folder: Path, dataset: Dataset, plan: Plan) -> str:
-    """Sixteen hex digits of all that decides the latents; `plan` in the numbers of `dataset`."""
+def cache_key(tokenizer_folder: Path, dataset: Dataset, plan: Plan, *, with_locations: bool) -> str:
+    """Sixteen hex digits of all that decides the shards; `plan` in the numbers of `dataset`."""
     run, _ = load_run(tokenizer_folder / "config.yaml")
     tokenizer = run.tokenizer if isinstance(run.tokenizer, str) else run.tokenizer.digest
     made_by = [weights_digest(tokenizer_folder), tokenizer, _CLIPS_AT_A_TIME]
     made_of = [dataset.fingerprint, [len(clips) for clips in plan]]
-    seen = hashlib.sha256(json.dumps([made_by, made_of]).encode())
+    with_what = [_PLACES] if with_locations else []
+    seen = hashlib.sha256(json.dumps([made_by, made_of, *with_what]).encode())
     for clips in plan:
         seen.update(clips.numpy().tobytes())
     return seen.hexdigest()[:16]
@@ -180,11 +201,7 @@ def _encoded(plan: Plan, encode: Encode) -> Iterator[KeptClips]:
             for chunk in clips.split(_CLIPS_AT_A_TIME):
                 parts.append(encode(chunk))
                 progress.update(len(chunk))
-            yield KeptClips(
-                Kept(torch.cat([part.kept.tensor for part in parts])),
-                torch.cat([part.classes for part in parts]),
-                torch.cat([part.values for part in parts]),
-            )
+            yield KeptClips.cat(parts)
 
 
 def _shard_files(folder: Path, k: int) -> list[Path]:
@@ -205,6 +222,8 @@ def _whole_shard(folder: Path, k: int) -> Path | None:
 
 def _write_shard(folder: Path, k: int, shard: KeptClips) -> None:
     tensors = {"latents": shard.kept.tensor, "classes": shard.classes, "values": shard.values}
+    if shard.locations is not None:
+        tensors |= {_PLACES + name: x for name, x in shard.locations.tensors().items()}
     content = safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()[:16]
     write_bytes(folder / f"{k:05d}-{digest}.safetensors", content)
@@ -213,4 +232,12 @@ def _write_shard(folder: Path, k: int, shard: KeptClips) -> None:
 def _mapped(path: Path) -> KeptClips:
     """A shard whose tensors are the file's pages, read when they are first looked at."""
     tensors = safetensors.torch.load_file(path)
-    return KeptClips(Kept(tensors["latents"]), tensors["classes"], tensors["values"])
+    places = {
+        name.removeprefix(_PLACES): x for name, x in tensors.items() if name.startswith(_PLACES)
+    }
+    return KeptClips(
+        Kept(tensors["latents"]),
+        tensors["classes"],
+        tensors["values"],
+        Locations(**places) if places else None,
+    )

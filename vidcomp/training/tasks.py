@@ -35,7 +35,7 @@ from vidcomp.runs import (
 from vidcomp.seeding import initial_weights
 from vidcomp.storage import prepare
 from vidcomp.training import latents, untrained
-from vidcomp.training.generator_task import GeneratorTask
+from vidcomp.training.generator_task import GeneratorTask, refuse_unlocated
 from vidcomp.training.order import portions_of
 from vidcomp.training.tokenizer_task import TokenizerTask
 from vidcomp.training.trainer import Hooks, fit, make_accelerator, micro_batch_size
@@ -136,6 +136,7 @@ def refuse_misfits(run: GeneratorRun, dataset: Dataset, rows: Int64[Tensor, " n"
     for portion in portions:
         spec.grid(portion.num_frames, dataset.height, dataset.width)
     latents.refuse_misfit(run.train, dataset, spec, portions)
+    refuse_unlocated(run, dataset, rows)
     if run.evaluate is not None:
         load_judge(Path(run.evaluate.probe), dataset.factors)
 

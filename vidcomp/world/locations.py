@@ -25,6 +25,7 @@ from vidcomp.world.truth import Truth
 
 Label = Literal["all", "one", "subset"]
 Kind = Literal["multi_hot", "offset", "gaussian"]
+Per = Literal["clip", "frame"]
 
 NUM_CHANNELS: dict[Kind, int] = {"multi_hot": 1, "offset": 3, "gaussian": 1}
 
@@ -98,15 +99,17 @@ class Locations:
         return len(self.present)
 
     def __getitem__(self, rows: "Tensor | slice") -> "Locations":
-        return Locations(**{name: x[rows] for name, x in self._tensors().items()})
+        return Locations(**{name: x[rows] for name, x in self.tensors().items()})
 
     def to(self, device: "torch.device | str") -> "Locations":
-        return Locations(**{name: x.to(device) for name, x in self._tensors().items()})
+        return Locations(**{name: x.to(device) for name, x in self.tensors().items()})
 
     def padded(self, n: int) -> "Locations":
         """The same with room for `n` objects; the new ones are not present, and zero."""
         more = n - self.present.shape[1]
         assert more >= 0, f"{self.present.shape[1]} objects do not fit {n} rows"
+        if not more:
+            return self
         return Locations(
             points=F.pad(self.points, (0, 0, 0, more)),
             velocities=F.pad(self.velocities, (0, 0, 0, more)),
@@ -115,14 +118,21 @@ class Locations:
             given=F.pad(self.given, (0, more)),
         )
 
+    def frames(self, start: int, count: int) -> "Locations":
+        """Of `count` frames from `start` on; beyond the last one, objects stand still."""
+        last = self.points.shape[1] - 1
+        kept = (start + torch.arange(count, device=self.points.device)).clamp_max(last)
+        return replace(self, points=self.points[:, kept], velocities=self.velocities[:, kept])
+
     @classmethod
     def cat(cls, parts: Sequence["Locations"]) -> "Locations":
         """One batch after the other, with room for the most objects."""
         n = max(part.present.shape[1] for part in parts)
-        tensors = [part.padded(n)._tensors() for part in parts]
+        tensors = [part.padded(n).tensors() for part in parts]
         return Locations(**{name: torch.cat([x[name] for x in tensors]) for name in tensors[0]})
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -151,7 +161,9 @@ def heat_map(
     *,
     kind: Kind,
     sigma: float = 1.0,
-    per: Literal["clip", "frame"] = "frame",
+    reach: float | None = None,
+    per: Per = "frame",
+    carry: Float[Tensor, "b s n e"] | None = None,
 ) -> Float[Tensor, "b T H W m"]:
     """The points that are given, on the latent grid; maps of several objects add up.
 
@@ -160,37 +172,52 @@ def heat_map(
     cases; so objects should be two cells wide or more.
     kind=offset: beside it, how far the point lies to the right of the cell's middle and below it,
     in cells.
-    kind=gaussian: exp(-d^2 / (2 sigma^2)), where d is the distance from the cell's middle in cells.
+    kind=gaussian: exp(-d^2 / (2 sigma^2)), where d is the distance from the cell's middle in cells;
+    0 where that is more than `reach` across or down.
 
-    per=frame: a latent frame shows the last of its frames; per=clip: all show the first frame.
+    `carry`: further numbers of each object, in channels of their own, wherever it is shown.
     """
     if sigma <= 0:
         raise UserError(f"sigma={sigma} is no width of a heat map; legal: above 0, in cells")
-    locations.refuse_outside()
-    points = locations.points.where(locations.given[:, None, :, None], 0.0)  # others may be NaN
-    shown = _shown_frames(points, grid) if per == "frame" else points[:, :1]
-    across = shown[..., 0] * grid.w - 0.5  # b T n: in cells, from the middle of the first one
-    down = shown[..., 1] * grid.h - 0.5
+    points = in_cells(locations, grid, per=per)
+    across, down = points.unbind(-1)  # b s n
     width = sigma if kind == "gaussian" else None
-    columns, rows = _profile(across, grid.w, width), _profile(down, grid.h, width)
-    told = locations.given[:, None].expand_as(across).float()[..., None]  # b T n 1
+    columns = _profile(across, grid.w, width, reach)
+    rows = _profile(down, grid.h, width, reach)
+    told = [torch.ones_like(across)[..., None]]
     if kind == "offset":
-        off = [x - _cell(x, size) for x, size in ((across, grid.w), (down, grid.h))]
-        told = told * torch.stack([torch.ones_like(across), *off], dim=-1)
-    maps = einsum(columns, rows, told, "b T n W, b T n H, b T n m -> b T H W m")
+        told += [(x - _cell(x, size))[..., None] for x, size in ((across, grid.w), (down, grid.h))]
+    told = torch.cat(told if carry is None else [*told, carry], dim=-1)  # b s n m
+    told = told.where(locations.given[:, None, :, None], 0.0)
+    maps = einsum(columns, rows, told, "b s n W, b s n H, b s n m -> b s H W m")
     return maps.expand(-1, grid.t, -1, -1, -1)
 
 
-def _shown_frames(points: Float[Tensor, "b t n 2"], grid: Grid) -> Float[Tensor, "b T n 2"]:
-    """Latent frame k of a causal tokenizer of stride s ends with frame k s."""
-    num_frames, steps = points.shape[1], grid.t - 1
+def in_cells(locations: Locations, grid: Grid, *, per: Per = "frame") -> Float[Tensor, "b s n 2"]:
+    """Where the given points lie on the latent grid: how many cells to the right of the first one's
+    middle, and how many below it. Raises UserError if one lies outside the frame."""
+    locations.refuse_outside()
+    points = locations.points.where(locations.given[:, None, :, None], 0.0)  # others may be NaN
+    size = torch.tensor([grid.w, grid.h], device=points.device)
+    return shown(points, grid, per=per) * size - 0.5
+
+
+def shown(x: Float[Tensor, "b t n d"], grid: Grid, *, per: Per) -> Float[Tensor, "b s n d"]:
+    """What latent frames show of what objects have in each frame.
+
+    per=frame: latent frame k of a causal tokenizer of stride r shows the last of its frames, k r;
+    s = T. per=clip: all show the first frame; s = 1.
+    """
+    if per == "clip":
+        return x[:, :1]
+    num_frames, steps = x.shape[1], grid.t - 1
     stride = (num_frames - 1) // max(steps, 1)
     if stride * steps != num_frames - 1 or (steps and not stride):
         raise UserError(
             f"locations in {num_frames} frames do not fit {grid.t} latent frames; legal: "
             f"1 + {steps} k frames, or per=clip"
         )
-    return points[:, :: max(stride, 1)]
+    return x[:, :: max(stride, 1)]
 
 
 def _cell(x: Float[Tensor, "*n"], size: int) -> Float[Tensor, "*n"]:
@@ -198,9 +225,13 @@ def _cell(x: Float[Tensor, "*n"], size: int) -> Float[Tensor, "*n"]:
     return (x + 0.5).floor().clamp_max(size - 1)
 
 
-def _profile(x: Float[Tensor, "b T n"], size: int, sigma: float | None) -> Float[Tensor, "b T n s"]:
+def _profile(
+    x: Float[Tensor, "b s n"], size: int, sigma: float | None, reach: float | None
+) -> Float[Tensor, "b s n cells"]:
     """A heat map is the product of one along the rows and one along the columns."""
     cells = torch.arange(size, device=x.device)
     if sigma is None:
         return (cells == _cell(x, size)[..., None]).float()
-    return torch.exp(-(cells - x[..., None]).square() / (2 * sigma**2))
+    off = cells - x[..., None]
+    heat = torch.exp(-off.square() / (2 * sigma**2))
+    return heat if reach is None else heat.where(off.abs() <= reach, 0.0)
