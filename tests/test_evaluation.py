@@ -385,7 +385,7 @@ def test_samples_are_asked_for_at_the_places_of_fresh_real_clips(placed: Path) -
 def test_clips_take_turns_where_more_are_asked_for_than_there_are() -> None:
     dataset, split = build(DataConfig.model_validate(PLACES))
     fresh = rows_for("scoring", dataset)
-    rows = asked_rows(dataset, split, 100).reshape(2, 100)
+    rows = asked_rows(dataset, split, 100, split.level_names).reshape(2, 100)
     assert torch.isin(rows, fresh).all()
     for of_level, counts in zip(rows, ([1, 2], [0, 3]), strict=True):
         assert (
@@ -400,7 +400,7 @@ def test_clips_take_turns_where_more_are_asked_for_than_there_are() -> None:
     few = PLACES | {"dataset": PLACES["dataset"] | {"num_clips": 8}}
     dataset, split = build(DataConfig.model_validate(few))
     with pytest.raises(UserError, match="no fresh clip shows '1'"):
-        asked_rows(dataset, split, 4)
+        asked_rows(dataset, split, 4, split.level_names)
 
 
 def test_a_judge_that_needs_no_fitting_is_named(

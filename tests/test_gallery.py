@@ -13,15 +13,8 @@ from tiny import DATA, ROOT, SPRITES, STILLS, run_tool, write_config
 from vidcomp.config import UserError
 from vidcomp.datasets.base import DATASETS, DataConfig, Dataset
 from vidcomp.media import read_video, write_gif, write_video
-from vidcomp.report.gallery import (
-    Preview,
-    Shown,
-    choose,
-    draw,
-    draw_boxes,
-    truth_boxes,
-    write_preview,
-)
+from vidcomp.report.boxes import draw_boxes, truth_boxes
+from vidcomp.report.gallery import Preview, Shown, choose, draw, write_preview
 from vidcomp.types import Frames
 from vidcomp.world.truth import Truth
 
@@ -180,6 +173,34 @@ def test_boxes_are_bold_where_objects_touch_and_missing_where_none_is_seen() -> 
     hidden = Truth(truth.present, truth.positions_px, segments=torch.zeros_like(truth.segments))
     plain, drawn = boxed(clips.frames, hidden, scale=3)
     assert torch.equal(plain, drawn)
+
+
+def test_boxes_tell_what_a_generator_is_told_from_the_rest_and_from_clutter() -> None:
+    places = torch.tensor([[[[6.0, 6.0], [18.0, 6.0], [6.0, 18.0], [18.0, 18.0]]]])
+    truth = Truth(
+        torch.tensor([[True, True, True, False]]),
+        places,
+        labelled=torch.tensor([[True, False, False, False]]),
+        clutter=torch.tensor([[False, False, True, False]]),
+    )
+    plain, drawn = boxed(torch.zeros(1, 1, 24, 24, 3, dtype=torch.uint8), truth, scale=4)
+    changed = (plain != drawn).any(-1)[0, 0]
+    (told, counted), (clutter, absent) = (half.chunk(2, 1) for half in changed.chunk(2, 0))
+    around = 4 * (3 * 4 + 1)  # a line about three pixels, each as wide as four
+    assert told.sum() == around and not clutter.any() and not absent.any()
+    assert around / 3 < counted.sum() < around * 2 / 3
+
+
+def test_a_legend_stands_below_where_some_are_told_of() -> None:
+    counting = {"name": "counting", "num_clips": 22, "label": "one"}
+    dataset, config = built({"dataset": counting, "split": {}})
+    shown = choose(dataset, config.split.build(dataset.factors), combinations=2, clips=1)
+    with_legend, without = (draw(dataset, shown, truth=t, still=True)[0] for t in (True, False))
+    strip = with_legend[len(without) :]
+    assert len(strip) and (strip < 128).any() and strip.shape[1] == without.shape[1]
+    sprites, _ = built(DATA)
+    heights = {draw(sprites, shown_of(DATA), truth=t, still=True).shape[1] for t in (True, False)}
+    assert len(heights) == 1, "of sprites no generator is told"
 
 
 def test_where_only_places_are_known_a_small_box_marks_them() -> None:

@@ -5,10 +5,11 @@
     python tools/render.py verify runs/data/motion
     python tools/render.py preview configs/data/motion.yaml out=motion.gif clips=4 truth=true
 
-Without out=DIR it goes where the config reads it. After an interruption the same command goes on.
-Large datasets take one process for each CPU, or workers=N. `verify` compares every file with the
-checksums of the finished dataset. `preview` stores no dataset: it shows clips of each combination
-and level in a picture (.gif, .mp4, .png).
+Without out=DIR it goes where the config reads it. After an interruption the same command goes on,
+and of a finished dataset it makes again what is missing or of another size. Large datasets take one
+process for each CPU, or workers=N. `verify` compares every file with the checksums of the finished
+dataset. `preview` stores no dataset: it shows clips of each combination and level in a picture
+(.gif, .mp4, .png).
 """
 
 from vidcomp.cli import command

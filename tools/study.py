@@ -29,7 +29,7 @@ def main(verb: str, target: str, overrides: list[str]) -> None:
         if not {"probe"} <= set(keys) <= {"probe", "trials"}:
             raise UserError("score takes probe=JUDGE and trials=YAML; see --help for an example")
         trials = Trials.load(keys["trials"]) if "trials" in keys else Trials()
-        print(f"scores: {score_run(Path(target), Path(keys['probe']), trials)}")
+        print(f"scores: {score_run(Path(target), keys['probe'], trials)}")
         return
     settings, out = out_of(overrides)
     config = StudyConfig.load(target, settings)

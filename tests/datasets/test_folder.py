@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tiny import generator_run, run_tool, tokenizer_run, trained
 
@@ -82,7 +83,8 @@ def test_cached_clips_are_not_read_again(tmp_path: Path) -> None:
 def test_files_of_different_length_need_a_length(tmp_path: Path) -> None:
     own = own_folder(tmp_path, [(5, 20, 28), (3, 20, 28)])
     with pytest.raises(
-        UserError, match=r"8\.mp4 has 3 frames, not 5; set num_frames to at most 3, .* in a mixture"
+        UserError,
+        match=r"8\.mp4 has 3 frames, not 5; set num_frames to at most 3, .* \{name: mixture",
     ):
         reader(tmp_path)
     with pytest.raises(UserError, match="has 3 frames, not 4"):
@@ -256,6 +258,51 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (other / "back").symlink_to(tmp_path)
     assert clips_in(data) == ["a link/b.mp4", "z/a.mp4"]
     assert sorted(found(data, "*.mp4", expected="clips").values()) == clips_in(data)
+
+
+def test_images_beside_clips_can_be_read_as_the_error_says(tmp_path: Path) -> None:
+    for kind, length in (("CLIPS", 3), ("IMAGES", 1)):
+        (tmp_path / kind).mkdir()
+        for k in range(2):
+            write_video(tmp_path / kind / f"{k}.mp4", noise(length, 8, 12, seed=k), fps=8.0)
+    with pytest.raises(UserError, match=r"has 1 frames, not 3; .*; or give images") as raised:
+        reader(tmp_path, labels="none")
+    advice = str(raised.value).partition("as one: dataset: ")[2]
+    for kind in ("CLIPS", "IMAGES"):
+        advice = advice.replace(kind, f"{tmp_path / kind}, labels: none")
+    mixture = DATASETS.config(yaml.safe_load(advice)).build()
+    assert [(p.num_frames, len(p.rows)) for p in mixture.portions()] == [(1, 2), (3, 2)]
+
+
+def test_clips_that_a_table_does_not_list_are_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_folder(tmp_path, [(3, 8, 12)] * 2)
+    reader(tmp_path)
+    assert capsys.readouterr().err == ""
+    for name in ("b.mp4", "red/a.png", "notes.txt"):
+        (tmp_path / name).write_text("nobody looks into it")
+    with (tmp_path / "factors.csv").open("a") as table:  # however a path is spelled
+        table.write("./blue//8.mp4,star,fast,1\n")
+    write_video(tmp_path / "blue" / "8.mp4", noise(3, 8, 12), fps=8.0)
+    reader(tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "2 clips are not in its table" in said and "b.mp4" in said
+    reader(tmp_path)
+    reader(tmp_path, labels="none", on_error="skip")
+    assert "not in its table" not in capsys.readouterr().err
+
+
+def test_truth_is_found_however_a_path_is_spelled(tmp_path: Path) -> None:
+    raw = {"name": "sprites", "num_clips": 4, "num_frames": 2, "height": 16, "width": 24}
+    store(DATASETS.config({**raw, "factors": {"shape": ["circle", "square"]}}), tmp_path)
+    truth = reader(tmp_path).truth(torch.arange(4))
+    assert truth is not None
+    lines = (tmp_path / "factors.csv").read_text().splitlines()
+    spelled = [lines[1], "./" + lines[2], lines[3].replace("/", "//"), "clips/../" + lines[4]]
+    (tmp_path / "factors.csv").write_text("\n".join([lines[0], *spelled]))
+    again = reader(tmp_path).truth(torch.arange(4))
+    assert again is not None and torch.equal(again.positions_px, truth.positions_px)
 
 
 def test_truth_is_of_all_clips_or_of_none(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Kubric's raw MOVi folders: palettes, fractions of frames, floors and every mistake."""
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +99,27 @@ def test_counts_are_of_what_is_seen(tmp_path: Path) -> None:
     assert truth is not None
     assert truth.present.tolist() == [[True, True, False]] * 2
     assert early.values()[:, 0, 0].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("workers, cached", [(0, 2), (1, 2), (2, 1), (4, 0)])
+def test_the_cache_is_shared_out_among_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, cached: int
+) -> None:
+    for scene in range(3):
+        write_movi(tmp_path, str(scene), TWO)
+    two_clips = 2 * len(TWO) * 32 * 32 * 3
+    dataset = reader(tmp_path, cache_gb=two_clips / 1e9)
+    info = SimpleNamespace(num_workers=workers) if workers else None
+    monkeypatch.setattr("vidcomp.datasets.movi.get_worker_info", lambda: info)
+    first = dataset.clips(torch.arange(3)).frames
+    for scene in range(3):
+        (tmp_path / str(scene) / "rgba_00001.png").unlink()
+    kept = 0
+    for scene in range(3):
+        with contextlib.suppress(MediaError):
+            assert torch.equal(dataset.clips(torch.tensor([scene])).frames[0], first[scene])
+            kept += 1
+    assert kept == cached
 
 
 def test_every_mistake_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +26,13 @@ decord_only = pytest.mark.skipif(not has_decord(), reason="no wheel of decord he
 MEDIA = Path(__file__).parents[2] / "../shared/media"
 
 
+def each_by_itself(path: Path) -> torch.Tensor:
+    """Frames that share nothing on their way to RGB."""
+    with av.open(str(path)) as file:
+        images = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    return torch.from_numpy(np.stack(images))
+
+
 @pytest.mark.parametrize("name", STRANGE)
 def test_every_frame_is_the_right_one(tmp_path: Path, name: str) -> None:
     """By PyAV, and by whichever decoder is chosen for windows anywhere in the file."""
@@ -31,6 +40,7 @@ def test_every_frame_is_the_right_one(tmp_path: Path, name: str) -> None:
     encode(tmp_path / name, source, STRANGE[name])
     whole = read_video(tmp_path / name)
     assert numbers_shown(whole, source) == list(range(40))
+    assert torch.equal(whole, each_by_itself(tmp_path / name))
     info = verify(tmp_path / name)
     assert (info.num_frames, info.height, info.width) == (40, 64, 96)
     for decoder in ("auto", "decord") if has_decord() else ("auto",):
@@ -39,6 +49,15 @@ def test_every_frame_is_the_right_one(tmp_path: Path, name: str) -> None:
         assert len(files) == 8
         shuffled = torch.tensor([5, 0, 7, 3, 3, 6])
         assert torch.equal(files.frames(shuffled), whole.reshape(8, 5, 64, 96, 3)[shuffled])
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm", "mpeg4.avi", "palette.gif", "h264.mp4"])
+@pytest.mark.parametrize("suffix", [".mp4", ".MP4", ".mkv"])
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path: Path, name: str, suffix: str) -> None:
+    encode(tmp_path / name, numbered(6), STRANGE[name])
+    renamed = (tmp_path / name).rename(tmp_path / f"renamed{suffix}")
+    assert torch.equal(read_video(renamed), each_by_itself(renamed))
+    assert verify(renamed).num_frames == 6
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 95), (65, 64), (2, 2)])

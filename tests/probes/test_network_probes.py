@@ -7,6 +7,7 @@ import torch
 from toy_network import FACTORS, SPLIT, Toy, balanced, clips_of, noise, signs
 
 from vidcomp.config import UserError
+from vidcomp.probes import base_network
 from vidcomp.probes.base import PROBES, Subject
 from vidcomp.probes.base_network import NetworkProbe, spread_out
 
@@ -23,8 +24,9 @@ SIGNED = ("gap", "minimum")
 
 
 def probes() -> list[str]:
-    built = {name: PROBES.config(name).build(FACTORS) for name in PROBES.names()}
-    return [name for name, probe in built.items() if isinstance(probe, NetworkProbe)]
+    named = {name: PROBES.config(name) for name in PROBES.names()}
+    inside = {name: c for name, c in named.items() if isinstance(c, base_network.Config)}
+    return [name for name, c in inside.items() if isinstance(c.build(FACTORS), NetworkProbe)]
 
 
 def subject(name: str) -> Subject:

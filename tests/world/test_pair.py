@@ -9,7 +9,7 @@ from torch import Tensor
 from vidcomp.config import UserError
 from vidcomp.world.concepts import PAIR, choose
 from vidcomp.world.pair import RADIUS, WAY, check_pair, draw_pair
-from vidcomp.world.scenes import combinations_of
+from vidcomp.world.scenes import combinations_of, draw_values
 from vidcomp.world.shapes import EXTENT
 from vidcomp.world.sprites import Scene, render
 
@@ -33,7 +33,8 @@ def draw(
     factors, indices = choose(chosen, PAIR), torch.arange(count)
     classes = combinations_of(factors, indices, seed=0) if classes is None else classes
     shape = {"num_frames": 33, "height": 48, "width": 48, **size}
-    return classes, draw_pair(factors, classes, indices, seed=0, varying=varying, **shape)
+    values = draw_values(factors, classes, indices, seed=0)
+    return classes, draw_pair(factors, classes, values, indices, seed=0, varying=varying, **shape)
 
 
 def gaps(scene: Scene) -> Tensor:
@@ -192,7 +193,8 @@ def test_a_clip_depends_on_seed_and_index_alone() -> None:
     rows = torch.tensor([200, 3, 77])
     size = {"num_frames": 33, "height": 48, "width": 48}
     factors = choose(EVENTS, PAIR)
-    alone = draw_pair(factors, classes[rows], rows, seed=0, varying=("background",), **size)
+    values = draw_values(factors, classes[rows], rows, seed=0)
+    alone = draw_pair(factors, classes[rows], values, rows, seed=0, varying=("background",), **size)
     for name in (
         "centres",
         "velocities",

@@ -1,12 +1,15 @@
 """Predicates: agree with Python where they are legal, and nothing else is let in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vidcomp.config import UserError
 from vidcomp.world.concepts import choose
-from vidcomp.world.factors import Factor, FactorClass
+from vidcomp.world.factors import Factor, FactorClass, Factors
 from vidcomp.world.predicates import Predicate
+from vidcomp.world.splits import SplitConfig
 
 COLOUR, SIZE = choose({"colour": ("red", "blue"), "size": ("large", "small")}).items
 VALUES = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
@@ -106,3 +109,23 @@ def test_components_have_names() -> None:
     assert Predicate.of(many, "x4 > x0")(CLASSES[:1], torch.arange(5.0)[None]).tolist() == [True]
     with pytest.raises(UserError, match=r"there is no number 'x5'; .*legal: x0, x1, x2, x3, x4"):
         Predicate.of(many, "x5 > 0")
+
+
+@pytest.mark.parametrize("text", ["x >= 0.7", "x <= 0.1", "x == 0.1", "x < 0.7", "0.1 < x"])
+def test_what_is_true_on_the_edge_of_a_box_alone_can_be_asked_for(text: str) -> None:
+    """A box around clips has their numbers as its ends."""
+    low, high = torch.tensor([0.1, 0.7]).double().tolist()
+    box = FactorClass("any", ((low + high) / 2,), ((high - low) / 2,))
+    factors = Factors((Factor("size", (box,)), Factor("shape", (FactorClass("circle"),))))
+    split = SplitConfig(novel={"size": text}, max_novel=0).build(factors)
+    assert split.level_names == ("seen", "level-1")
+    for level in split.level_names:
+        asked = split.requests(level, 5)
+        assert set(split.levels(*asked).tolist()) == {split.level_names.index(level)}
+
+
+def test_one_edge_of_a_box_with_many_sides_is_found() -> None:
+    split = SplitConfig(novel={"colour": "r >= 1 and g <= 0 and b > 0.1"}, max_novel=0).build(
+        Factors((replace(COLOUR, classes=(FactorClass("any", (0.5,) * 3, (0.5,) * 3),)),))
+    )
+    assert split.requests("level-1", 1).values[0, 0, :2].tolist() == [1, 0]

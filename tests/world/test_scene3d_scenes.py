@@ -12,9 +12,10 @@ from vidcomp.seeding import Rng
 from vidcomp.world.concepts import choose
 from vidcomp.world.factors import Factors
 from vidcomp.world.scene3d.concepts import LIBRARIES, StyleName
+from vidcomp.world.scene3d.places import GAP
 from vidcomp.world.scene3d.render import render_frames
 from vidcomp.world.scene3d.scene import Scene
-from vidcomp.world.scene3d.scenes import GAP, Drawn, draw_scenes
+from vidcomp.world.scene3d.scenes import Drawn, draw_scenes
 from vidcomp.world.scene3d.seen import truth_of
 from vidcomp.world.scene3d.solids import SHAPES
 from vidcomp.world.scene3d.styles import STYLES

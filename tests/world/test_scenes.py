@@ -59,7 +59,8 @@ def test_what_varies_takes_every_class_and_its_numbers() -> None:
     factors = choose({"shape": ("circle",)})
     indices = torch.arange(900)
     classes = torch.zeros(900, 1, dtype=torch.int64)
-    asked = ask(SINGLE, factors, classes, indices, seed=0, varying=("rotation", "texture"))
+    values = factors.prototypes(classes)
+    asked = ask(SINGLE, factors, classes, values, indices, seed=0, varying=("rotation", "texture"))
     assert set(asked.settled) == {"shape", "rotation", "texture"}
     counts = asked.settled["rotation"].kind.bincount(minlength=3)
     assert counts.amin() > 240
@@ -72,7 +73,8 @@ def test_what_varies_takes_every_class_and_its_numbers() -> None:
 def test_controlled_classes_are_places_in_the_library() -> None:
     factors = choose({"shape": ("star", "circle"), "motion": ("left",)})
     classes = torch.tensor([[0, 0], [1, 0]])
-    asked = ask(SINGLE, factors, classes, torch.arange(2), seed=0, varying=())
+    values = factors.prototypes(classes)
+    asked = ask(SINGLE, factors, classes, values, torch.arange(2), seed=0, varying=())
     assert asked.settled["shape"].kind.tolist() == [3, 0]
     assert asked.settled["motion"].kind.tolist() == [1, 1]
     assert asked.settled["motion"].value.tolist() == [[-1, 0], [-1, 0]]

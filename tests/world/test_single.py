@@ -50,7 +50,9 @@ def draw(
     factors, indices = choose(chosen), torch.arange(count)
     classes = combinations_of(factors, indices, seed=seed) if classes is None else classes
     shape = {"num_frames": 9, "height": 32, "width": 32, **size}
-    return classes, draw_single(factors, classes, indices, seed=seed, varying=varying, **shape)
+    values = draw_values(factors, classes, indices, seed=seed)
+    scene = draw_single(factors, classes, values, indices, seed=seed, varying=varying, **shape)
+    return classes, scene
 
 
 @pytest.mark.parametrize("chosen", CHOICES)
@@ -247,11 +249,12 @@ def test_no_nuisance_tells_a_class() -> None:
 
 def test_a_clip_depends_on_seed_and_index_alone() -> None:
     classes, scene = draw(MOTIONS, varying=("texture", "background", "lighting"))
-    rows = torch.tensor([500, 3, 77])
+    factors, rows = choose(MOTIONS), torch.tensor([500, 3, 77])
     size = {"num_frames": 9, "height": 32, "width": 32}
     alone = draw_single(
-        choose(MOTIONS),
+        factors,
         classes[rows],
+        draw_values(factors, classes[rows], rows, seed=0),
         rows,
         seed=0,
         varying=("texture", "background", "lighting"),

@@ -5,6 +5,7 @@ same world, as probes need, and more clips leave the first ones as they were.
 """
 
 import copy
+import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -41,6 +42,18 @@ class Asked(NamedTuple):
     indices: Int64[Tensor, " b"]
     classes: Int64[Tensor, "b f"]
     values: Float[Tensor, "b f v"]
+
+    @classmethod
+    def of_all(cls, factors: Factors, num_clips: int, *, seed: int) -> "Asked":
+        indices = torch.arange(num_clips)
+        classes = combinations_of(factors, indices, seed=seed)
+        return cls(indices, classes, draw_values(factors, classes, indices, seed=seed))
+
+    def rows(self, indices: Int64[Tensor, " b"]) -> "Asked":
+        """Of some clips, on the device of `indices`."""
+        at = indices.to(self.indices.device)
+        classes, values = self.classes.index_select(0, at), self.values.index_select(0, at)
+        return Asked(indices, classes.to(indices.device), values.to(indices.device))
 
 
 D = TypeVar("D")
@@ -98,12 +111,17 @@ class DrawnDataset(base.Dataset, ABC, Generic[D]):
             return None
         same = copy.copy(self)
         same.factors = factors
+        same._all = self._all._replace(values=factors.prototypes(self._all.classes))
         return same
 
     def _asked(self, indices: Int64[Tensor, " b"]) -> Asked:
         self.check_indices(indices)
-        classes = combinations_of(self.factors, indices, seed=self.seed)
-        return Asked(indices, classes, draw_values(self.factors, classes, indices, seed=self.seed))
+        return self._all.rows(indices)
+
+    @functools.cached_property
+    def _all(self) -> Asked:
+        """Drawn once: a run asks for the classes of all clips, then for batch after batch."""
+        return Asked.of_all(self.factors, len(self), seed=self.seed)
 
     def _clips(self, asked: Asked, drawn: D) -> Clips:
         locations = self.locations_of(drawn)

@@ -12,6 +12,8 @@ What is in the files, how clips are cut from them and what is done with broken o
 
 import functools
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,14 +55,16 @@ class Dataset(FileDataset):
         self.table = listed[files.file_of]
         super().__init__(files, listed.factors, self.table.classes, self.table.values)
         # Where clips are resized or skip frames, what was noted of the files is not true of them.
-        as_noted = config.windows == "first" and config.temporal_stride == 1
-        self._truths = _truths(config.path, self.table) if as_noted and not files.resized else []
+        as_noted = config.windows == "first" and config.temporal_stride == 1 and not files.resized
+        self._has_truth = as_noted and _has_truth(config.path, self.table.paths)
+        if files.are_new and config.labels == "table":
+            _say_what_is_not_listed(config.path, listed.paths)
 
     def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:
         self.check_indices(indices)
-        if not self._truths:
+        if not self._has_truth:
             return None
-        noted = [read_truth(self._truths[i]) for i in indices.tolist() or [0]]
+        noted = [self._noted(i) for i in indices.tolist() or [0]]
         return Truth.cat(noted).first_frames(self.num_frames)[: len(indices)]
 
     def locations(self, indices: Int64[Tensor, " b"]) -> Locations | None:
@@ -72,19 +76,47 @@ class Dataset(FileDataset):
     @functools.cached_property
     def _says_who_is_told_of(self) -> bool:
         """As the first truth does, so does every other; where none does, clips are read without."""
-        return bool(self._truths) and read_truth(self._truths[0]).labelled is not None
+        return self._has_truth and self._noted(0).labelled is not None
+
+    def _noted(self, i: int) -> Truth:
+        return read_truth(truth_path(self.files.root / self.table.paths[i]))
 
 
-def _truths(folder: Path, table: Table) -> list[Path]:
-    """Where the truth of each clip is, or nothing if none is; raises UserError if some is."""
-    paths = [truth_path(folder / path) for path in table.paths]
-    absent = [path for path in paths if not os.path.isfile(path)]  # pathlib takes twice as long
+def _has_truth(folder: Path, paths: Sequence[str]) -> bool:
+    """Whether the truth of each clip lies beside it; raises UserError if that of some does."""
+    ending = truth_path(Path("x")).name[1:]
+    # Folders are listed and paths are split as text: of 100 000, pathlib would take seconds.
+    split = [path.rpartition("/") for path in paths]
+    noted = {
+        place: {
+            name[: -len(ending)] for name in os.listdir(folder / place) if name.endswith(ending)
+        }
+        for place in {place + slash for place, slash, _ in split}
+    }
+    if not any(noted.values()):
+        return False
+    absent = [
+        path
+        for path, (place, slash, name) in zip(paths, split, strict=True)
+        if os.path.splitext(name)[0] not in noted[place + slash]
+    ]
     if 0 < len(absent) < len(paths):
         raise UserError(
             f"{len(absent)} of {len(paths)} clips in {folder} lack their truth, such as "
-            f"{absent[0]}; restore it, or remove all *{truth_path(Path('x')).name[1:]} there"
+            f"{truth_path(folder / absent[0])}; restore it, or remove all *{ending} there"
         )
-    return [] if absent else paths
+    return not absent
+
+
+def _say_what_is_not_listed(folder: Path, listed: Sequence[str]) -> None:
+    known = {os.path.normpath(path) for path in listed}
+    others = [path for path in clips_in(folder) if path not in known]
+    if others:
+        print(
+            f"{folder}: {len(others)} clips are not in its table and are left out, such as "
+            f"{others[0]}",
+            file=sys.stderr,
+        )
 
 
 def _table(config: Config) -> Table:

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from vidcomp.config import UserError
 from vidcomp.datasets import base
@@ -56,7 +57,8 @@ SCENE = (
 
 class Config(base.Config, Size):
     """`path`: the folder that holds the scenes, however deep. `num_frames`: the first so many of
-    each scene; None takes all, if all agree. Up to `cache_gb` of decoded clips stay in memory."""
+    each scene; None takes all, if all agree. Up to `cache_gb` of decoded clips stay in
+    memory, shared out among the workers of a DataLoader."""
 
     path: Path
     num_frames: int | None = Field(default=None, ge=1)
@@ -90,7 +92,7 @@ class Dataset(Labelled):
         collides = [bool(self._contacts(i)[..., :-1].any()) for i in everything]
         super().__init__(*labelled(counted("count", counts), happens("collision", collides)))
         self._cache: dict[int, UInt8[Tensor, "t h w 3"]] = {}
-        self._room = int(config.cache_gb * 1e9)
+        self._cached_bytes, self._room = 0, config.cache_gb * 1e9
 
     def frames(self, indices: Int64[Tensor, " b"], rng: Rng | None) -> Frames:
         size = (self.num_frames, self.height, self.width, 3)
@@ -143,9 +145,10 @@ class Dataset(Labelled):
         paths = _images(self._scenes[i], "rgba", self.num_frames)
         images = [parsed(path, _colours, expected=SCENE) for path in paths]
         clip = cover(torch.stack(images), height=self.height, width=self.width)
-        if clip.nbytes <= self._room:
+        workers = get_worker_info()  # of which each has a cache of its own
+        if self._cached_bytes + clip.nbytes <= self._room / (workers.num_workers if workers else 1):
             self._cache[i] = clip
-            self._room -= clip.nbytes
+            self._cached_bytes += clip.nbytes
         return clip
 
     def _truth(self, i: int) -> Truth:

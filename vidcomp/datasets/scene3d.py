@@ -18,7 +18,7 @@ from vidcomp.world.truth import Truth
 class Config(DrawnConfig):
     """`factors` chooses and orders the controlled factors of solid 0 and their classes; the rest is
     drawn freely. `num_objects`: the fewest and the most solids in a clip, the controlled one
-    included.
+    included, of which every frame shows half or more.
     """
 
     style: StyleName

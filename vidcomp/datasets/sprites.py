@@ -48,6 +48,7 @@ class Dataset(DrawnDataset[Rendered]):
         scene = self._draw_scenes(
             self.factors,
             asked.classes,
+            asked.values,
             asked.indices,
             seed=self.seed,
             num_frames=self.num_frames,

@@ -60,13 +60,15 @@ def clip_rows(
     return rows
 
 
-def asked_rows(dataset: Dataset, split: Split, num_clips: int) -> Int64[Tensor, " n"]:
-    """Fresh clips to ask for again: `num_clips` of each level, evenly over its cells as
+def asked_rows(
+    dataset: Dataset, split: Split, num_clips: int, levels: Sequence[str]
+) -> Int64[Tensor, " n"]:
+    """Fresh clips to ask for again: `num_clips` of each of `levels`, evenly over its cells as
     `Split.requests` has them. Where a cell has fewer clips than requests, they take turns."""
     rows = clip_rows(dataset, "scoring")
     cells = split.cells.ids(dataset.classes()[rows], dataset.values()[rows])
     chosen: list[Tensor] = []
-    for level in split.level_names:
+    for level in levels:
         requests = split.requests(level, num_clips)
         asked = split.cells.ids(*requests)
         taken = torch.zeros_like(asked)

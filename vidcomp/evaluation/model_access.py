@@ -151,7 +151,10 @@ class ModelAccess:
         for rows in torch.arange(len(clips.video)).split(_CLIPS_AT_A_TIME):
             with torch.no_grad():
                 clean = self.tokenizer.encode(clips.video[rows].to(device))
-            asked = Condition.of(clips.classes[rows], clips.values[rows]).to(device)
+            places = None
+            if self.generator.config.conditioning.locations is not None:
+                places = clips.locations and clips.locations[rows].all_given()
+            asked = Condition.of(clips.classes[rows], clips.values[rows], places).to(device)
             draws = Rng.make(0, "look", rows.to(device))
             state = state_at(self.generator.objective, clean, level, draws)
             yield Shown(clean, state, asked if told else asked.null())

@@ -9,6 +9,7 @@ import itertools
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     record["sampling"] = sampling.model_dump(mode="json")
 
     assert pipeline.generator is not None
-    asked = _asked(folder, pipeline, run, sampling)
+    asked = asked_condition(folder, pipeline, run, sampling, pipeline.split.level_names)
     effective: list[float] = []
     began = time.perf_counter()
     video = roll_out(
@@ -103,17 +104,23 @@ def sample_run(folder: Path, sampling: SamplingConfig | None = None) -> Path:
     return out
 
 
-def _asked(
-    folder: Path, pipeline: Pipeline, run: GeneratorRun, sampling: SamplingConfig
+def asked_condition(
+    folder: Path,
+    pipeline: Pipeline,
+    run: GeneratorRun,
+    sampling: SamplingConfig,
+    levels: Sequence[str],
 ) -> Condition:
-    """What samples are asked to show."""
+    """What samples of `levels` are asked to show: combinations in turn; or, of a generator that is
+    told of places, those of all objects in fresh real clips."""
     split, num_clips = pipeline.split, sampling.clips_per_level
     if run.generator.conditioning.locations is None:
-        requests = [split.requests(level, num_clips) for level in split.level_names]
+        requests = [split.requests(level, num_clips) for level in levels]
         classes, values = (torch.cat(parts) for parts in zip(*requests, strict=True))
         return Condition.of(classes, values)
     dataset = data_of(folder, run.data).dataset
-    real = clips_at(dataset, asked_rows(dataset, split, num_clips))
+    rows = asked_rows(dataset, split, num_clips, levels)
+    real = clips_at(dataset, rows)
     assert real.locations is not None, "a run that is told of places was trained on such clips"
     return Condition.of(real.classes, real.values, real.locations.all_given())
 

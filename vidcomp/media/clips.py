@@ -33,6 +33,13 @@ from vidcomp.types import Frames
 MAX_LISTED = 20
 """Files that are named when some are left out; all are counted."""
 
+APART = (
+    "give images, and clips of each length, a folder of their own and read them as one: "
+    "dataset: {name: mixture, parts: [{dataset: {name: folder, path: IMAGES}}, "
+    "{dataset: {name: folder, path: CLIPS}}]}"
+)
+"""What else can be done about files that differ in length."""
+
 
 class Reading(Size):
     """How clips are cut from files.
@@ -42,7 +49,8 @@ class Reading(Size):
     `height`, `width`: None keeps the files' own; otherwise clips are resized with anti-aliasing
     until they cover the frame, and cropped: at the centre, or in training at random. `decoder`:
     auto takes the faster of those that are right. `on_error`: whether a file that is broken or too
-    short stops the run or is left out. Up to `cache_gb` of decoded clips stay in memory.
+    short stops the run or is left out. Up to `cache_gb` of decoded clips stay in memory, shared out
+    among the workers of a DataLoader.
     """
 
     num_frames: int | None = Field(default=None, ge=1)
@@ -65,7 +73,7 @@ class Reading(Size):
 class ClipFiles:
     """The clips in some files. Clip `i` is cut from `paths[file_of[i]]`, from its frame `starts[i]`
     on. `skipped`: what is wrong with the files that are left out. `resized`: whether any file has
-    another size than the clips."""
+    another size than the clips. `are_new`: whether some were never read before."""
 
     def __init__(self, root: Path, paths: Sequence[str], reading: Reading) -> None:
         if reading.decoder == "decord" and not has_decord():
@@ -73,7 +81,7 @@ class ClipFiles:
         self.root, self.reading = root, reading
         raise_problems = reading.on_error == "raise"
         self._index = index_files(root, paths, raise_problems=raise_problems)
-        self.paths = self._index.paths
+        self.paths, self.are_new = self._index.paths, self._index.is_new
         problems = np.array(self._index.problems, np.object_)
         readable = np.flatnonzero(problems == "")
         if not raise_problems and reading.num_frames is not None:
@@ -196,7 +204,7 @@ class ClipFiles:
                 f"{self.root / self.paths[readable[first]]} has {lengths[first]} frames, not "
                 f"{self.num_frames}; set num_frames to at most {lengths.min()}, every file then "
                 "gives its first frames; or set num_frames and on_error=skip: shorter files are "
-                "left out; or give each length a dataset of its own in a mixture"
+                f"left out; or {APART}"
             )
         sizes = np.stack([self._of(readable, "height"), self._of(readable, "width")], axis=1)
         self.height, self.width = how.height or int(sizes[0, 0]), how.width or int(sizes[0, 1])

@@ -73,6 +73,16 @@ def grid(
     return video
 
 
+def written(text: str, width: int) -> UInt8[Tensor, "1 H width 3"]:
+    """A strip of paper with a text on it, of an even height."""
+    font = ImageFont.load_default(FONT_PX)
+    lines = _wrap(text, width - 2 * GAP_PX, font)
+    page = Image.new("RGB", (width, _even(GAP_PX + LINE_PX * len(lines))), PAPER)
+    for k, line in enumerate(lines):
+        ImageDraw.Draw(page).text((GAP_PX, k * LINE_PX), line, fill=INK, font=font)
+    return torch.from_numpy(np.array(page))[None]
+
+
 def _wrap(
     text: str, width_px: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 ) -> list[str]:

@@ -21,7 +21,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,12 @@ _UNKNOWN = -2
 @dataclass(frozen=True)
 class Index:
     """What is known of `paths`: a `RECORD` each, and what is wrong with the file, "" if nothing
-    is."""
+    is. `is_new`: whether some were never seen before."""
 
     paths: tuple[str, ...]
     records: NDArray[Any]
     problems: list[str]
+    is_new: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -89,6 +90,7 @@ def index_files(root: Path, paths: Sequence[str], *, raise_problems: bool = True
     """What is known of `paths`; new and changed files are decoded and checked now. Raises
     MediaError for the first that is broken."""
     index = _known(root, paths)
+    is_new = bool((index.records["num_bytes"][: len(paths)] == _UNKNOWN).any())
     now = [_stamp(f"{root}/{path}") for path in paths]
     then = index.records[: len(paths)][["num_bytes", "mtime_ns"]].tolist()
     fresh = [a == b and a != _NO_FILE for a, b in zip(now, then, strict=True)]
@@ -101,12 +103,15 @@ def index_files(root: Path, paths: Sequence[str], *, raise_problems: bool = True
             _check_all(root, index, stale, now, raise_problems)
         finally:
             _write(root, index)
-    return index.rows(range(len(paths)))
+    asked = index if len(index) == len(paths) else index.rows(range(len(paths)))
+    return replace(asked, is_new=is_new)
 
 
 def _known(root: Path, paths: Sequence[str]) -> Index:
     """What the index on disk says of `paths` and, after those, of other files."""
     stored = _read(root)
+    if stored.paths == tuple(paths):
+        return stored
     asked = set(paths)
     row_of = {path: row for row, path in enumerate(stored.paths)}
     everything = (*paths, *(path for path in stored.paths if path not in asked))

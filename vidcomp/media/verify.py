@@ -10,6 +10,8 @@ import random
 import zlib
 from dataclasses import dataclass
 
+from av.video.reformatter import VideoReformatter
+
 from vidcomp.media.decode import (
     MediaError,
     Source,
@@ -49,8 +51,9 @@ def verify(source: Source, *, name: str | None = None) -> VideoInfo:
     checks: list[int] = []
     shapes: set[tuple[int, ...]] = set()
     num_key_frames = 0
+    converter = VideoReformatter()
     for frame in decoded(source, name=name):
-        image = upright(frame, name=name)
+        image = upright(frame, converter, name=name)
         checks.append(zlib.crc32(image.tobytes()))
         shapes.add(image.shape)
         num_key_frames += frame.key_frame

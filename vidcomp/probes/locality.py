@@ -59,6 +59,8 @@ def _from_one(objects: tuple[int, int]) -> tuple[int, int]:
     return objects
 
 
+_ENOUGH_CLIPS = 1000  # for the Wiener denoiser: with fewer, chance correlations reach everywhere
+
 Level = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -93,7 +95,10 @@ class Locality(Probe):
             if source not in subject.sets:
                 raise UserError(f"locality looks at {source} clips; there are none")
         clips = self._scenes(subject.sets[self.config.scenes])
-        wiener = Wiener.of(model.latents(_of_training(subject)))
+        training = _of_training(subject)
+        wiener = Wiener.of(model.latents(training))
+        num = len(training.video)
+        few = f"a covariance of {num} clips" if num < _ENOUGH_CLIPS else ""
         untrained, paths = model.untrained(), model.global_paths()
         if paths:
             print(f"locality is not enforced, so it is only measured: {'; '.join(paths)}")
@@ -109,7 +114,9 @@ class Locality(Probe):
                 reach = model.reach(level) if source == "network" and not paths else None
                 found = measure(asked, self.config, reach)
                 prefix = f"{source}/{level:g}"
-                findings.scores.update({f"{prefix}/{k}": s for k, s in found.scores.items()})
+                flag = few if source == "wiener" else ""
+                for key, score in found.scores.items():
+                    findings.scores[f"{prefix}/{key}"] = score._replace(flag=flag)
                 findings.tables.update({f"{prefix}/{k}": t for k, t in found.tables.items()})
         return findings
 

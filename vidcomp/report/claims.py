@@ -30,18 +30,22 @@ class Measure(Settings):
     ``peak_minus_last``; ``emergence``, the share of training after which it is above 50 % for good;
     ``jump``, the largest rise from one evaluation to the next. ``fallback``: of the failures that
     show one combination in every frame, the share that show a trained one, less its chance.
-    ``probe``: the score `score` of the probe `probe`.
+    ``probe``: the score `score` of the probe `probe`, or of the judge on the samples of `trial`.
     """
 
     of: Literal["end", "peak_minus_last", "emergence", "jump", "fallback", "probe"] = "end"
     level: str = "level-2"
     probe: str = ""
+    trial: str = ""
     score: str = ""
 
     @model_validator(mode="after")
     def _names_a_score(self) -> "Measure":
-        if (self.of == "probe") != bool(self.probe and self.score):
-            raise ValueError("of: probe takes 'probe' and 'score', and nothing else does")
+        named = bool(self.probe) != bool(self.trial) and bool(self.score)
+        if (self.of == "probe") != named or (self.trial and self.of != "probe"):
+            raise ValueError(
+                "of: probe takes 'score', and 'probe' or 'trial'; nothing else takes them"
+            )
         return self
 
 
@@ -160,8 +164,11 @@ def measured(run: RunRecord, claim: Claim, asked: Asked) -> float | str:
         return f"trained {run.steps:,} steps, the claim is about {claim.after_steps:,} and more"
     measure = claim.measure
     if measure.of == "probe":
-        score = run.probes.get(measure.probe, {}).get(measure.score)
-        missing = f"not measured in these runs (probe {measure.probe})"
+        trial = run.trials.get(measure.trial)
+        scores = trial.scores if trial else run.probes.get(measure.probe, {})
+        score = scores.get(measure.score)
+        asked_as = f"probe {measure.probe}" if measure.probe else f"trial {measure.trial}"
+        missing = f"not measured in these runs ({asked_as})"
         return missing if score is None or score.value is None else score.value
     scored = run.scores.get(measure.level)
     if scored is None:
@@ -217,7 +224,7 @@ def _in_words(measure: Measure) -> str:
                 f"share of failures on {measure.level} that show a trained combination, less chance"
             )
         case "probe":
-            return f"{measure.score} of probe {measure.probe}"
+            return f"{measure.score} of {measure.probe or f'samples as in {measure.trial}'}"
 
 
 def _shortened(notes: Sequence[str]) -> list[str]:

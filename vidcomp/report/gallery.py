@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64, UInt8
-from matplotlib.colors import to_rgb
+from jaxtyping import Int64, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,9 +20,10 @@ from torch.nn import functional as F
 from vidcomp.config import RootSettings, UserError
 from vidcomp.datasets.base import DataConfig, Dataset
 from vidcomp.media import Cell, grid, write_gif, write_png, write_video
+from vidcomp.media.grid import written
+from vidcomp.report.boxes import LEGEND, draw_boxes, rgb
 from vidcomp.world.factors import Factors
 from vidcomp.world.splits import LEVEL_COLOURS, Split, level_name
-from vidcomp.world.truth import Truth
 
 SUFFIXES = (".gif", ".mp4", ".png")
 MOMENTS = 5  # of a clip, where the picture does not move
@@ -33,7 +33,6 @@ _PAGE_PX = 1240  # what one row of combinations may take
 _MAX_COLUMNS = 8
 _BORDER_PX = 3
 _HOLD_S = 0.75  # the last frame stands still before the loop begins again
-_BOX_COLOURS = ("gold", "cyan", "magenta", "lime", "white", "orange", "violet", "aquamarine")
 
 Picture = UInt8[Tensor, "t h w 3"]
 
@@ -43,7 +42,7 @@ class Preview(RootSettings):
 
     `combinations`: the most that are shown, levels taking turns. `clips`: how many stand below each
     other; where combinations are few, each has several columns. `truth`: whether boxes are drawn
-    around what is seen of each object, bold where it touches something.
+    around what is seen of each object (`vidcomp.report.boxes`).
     """
 
     data: DataConfig
@@ -116,7 +115,7 @@ def draw(dataset: Dataset, shown: list[Shown], *, truth: bool, still: bool) -> P
     tiles = dict(_tiles(dataset, [row for column in shown for row in column.rows], truth=truth))
     columns: list[list[Picture]] = []
     for column in shown:
-        bordered = [_bordered(tiles[row], _rgb(_level_colour(column.level))) for row in column.rows]
+        bordered = [_bordered(tiles[row], rgb(_level_colour(column.level))) for row in column.rows]
         columns.append(
             [part for tile in bordered for part in (_moments(tile) if still else [tile])]
         )
@@ -129,6 +128,8 @@ def draw(dataset: Dataset, shown: list[Shown], *, truth: bool, still: bool) -> P
         rows = list(itertools.zip_longest(*cells))
         pages.append(grid(rows, column_labels=labels, scale=1))
     num_frames, width = max(len(page) for page in pages), max(page.shape[2] for page in pages)
+    if truth and _says_who_is_told_of(dataset):
+        pages.append(written(LEGEND, width))
     whole = torch.cat([_padded(page, num_frames, width) for page in pages], dim=1)
     num_held = math.ceil(_HOLD_S * dataset.fps) * min(num_frames - 1, 1)  # none of a still
     return torch.cat([whole, whole[-1:].expand(num_held, -1, -1, -1)])
@@ -190,30 +191,9 @@ def _tiles(dataset: Dataset, rows: list[int], *, truth: bool) -> Iterator[tuple[
         yield from zip(batch.tolist(), large, strict=True)
 
 
-def draw_boxes(frames: UInt8[Tensor, "b t h w 3"], truth: Truth, *, scale: int) -> None:
-    """Around what is seen of each object, in place, on frames that are enlarged by `scale`."""
-    boxes = truth_boxes(truth)
-    for b, t, n in boxes.isfinite().all(-1).nonzero().tolist():
-        image = frames[b, t]
-        touches = truth.contacts is not None and bool(truth.contacts[b, t, n].any())
-        line = 3 if touches else 1
-        first = boxes[b, t, n, :2].floor().clamp_min(0).long() * scale
-        last = (boxes[b, t, n, 2:].ceil().clamp_min(-1).long() + 1) * scale
-        (left, top), (right, bottom) = first.tolist(), last.tolist()
-        inside = image[top:bottom, left:right].clone()
-        outer = image[max(top - line, 0) : bottom + line, max(left - line, 0) : right + line]
-        outer[:] = _rgb(_BOX_COLOURS[n % len(_BOX_COLOURS)])
-        image[top:bottom, left:right] = inside
-
-
-def truth_boxes(truth: Truth) -> Float[Tensor, "b t n 4"]:
-    """Left, top, right, bottom pixel of what is seen of each object; where only its place is known,
-    of the pixels next to it. NaN where nothing is."""
-    if truth.segments is not None:
-        return truth.boxes_px()
-    places = truth.positions_px
-    boxes = torch.cat([places - 1, places + 1], dim=-1)
-    return boxes.masked_fill(~truth.present[:, None, :, None], torch.nan)
+def _says_who_is_told_of(dataset: Dataset) -> bool:
+    truth = dataset.truth(torch.tensor([0]))
+    return truth is not None and truth.labelled is not None
 
 
 def _moments(tile: Picture) -> list[UInt8[Tensor, "1 h w 3"]]:
@@ -237,7 +217,3 @@ def _padded(page: Picture, num_frames: int, width: int) -> UInt8[Tensor, "T h W 
 
 def _level_colour(level: int) -> str:
     return LEVEL_COLOURS[min(level, len(LEVEL_COLOURS) - 1)]
-
-
-def _rgb(colour: str) -> UInt8[Tensor, " 3"]:
-    return torch.tensor(to_rgb(colour)).mul(255).round().to(torch.uint8)

@@ -51,6 +51,7 @@ def trial_records(beside: dict[str, Any]) -> dict[str, TrialRecord]:
             settings=found["asked"]["set"],
             weights=found["asked"]["weights"],
             joint={k: ScoreRecord.model_validate(s) for k, s in found["joint"].items()},
+            scores={k: ScoreRecord.model_validate(s) for k, s in found.get("scores", {}).items()},
         )
         for name, found in beside.get("trials", {}).items()
     }

@@ -53,11 +53,13 @@ class CeilingRecord(Record):
 
 
 class TrialRecord(Record):
-    """Samples beside a run's own: drawn with other settings, or from the weights as trained."""
+    """Samples beside a run's own: drawn with other settings, or from the weights as trained.
+    `scores`: all of a judge that needs no fitting."""
 
     settings: dict[str, Any]
     weights: str
     joint: dict[str, ScoreRecord]
+    scores: dict[str, ScoreRecord] = {}
 
 
 class RunRecord(Record):

@@ -10,6 +10,7 @@ from vidcomp.config import UserError
 from vidcomp.storage.shards import (
     CLIPS,
     SUMS,
+    listed,
     missing,
     num_shards,
     sha256,
@@ -35,8 +36,7 @@ class Verdict:
             return f"{self.num_clips} clips in {self.num_shards} shards: whole"
         return (
             f"{len(self.faults)} files of {self.folder} are not as they were rendered; to have "
-            f"them anew, remove their shards (such as {self.folder / shard_path(0)}) and {TABLE}, "
-            "and run the command that rendered them again"
+            "them anew, remove those that are broken and run the command that rendered them again"
         )
 
 
@@ -96,13 +96,12 @@ def _shard_faults(folder: Path, shard: str, checksum: str | None) -> Iterator[st
     if sha256(sums) != checksum:
         yield f"broken  {shard}/{SUMS}"
         return
-    pairs = (line.split("  ", 1) for line in sums.read_text().splitlines())
-    listed = {name: of_file for of_file, name in pairs}
+    checksums = listed(place)
     there = {path.name: path for path in place.iterdir() if path.name != SUMS}
-    for name in sorted({*listed, *there}):
+    for name in sorted({*checksums, *there}):
         if name not in there:
             yield f"missing {shard}/{name}"
-        elif name not in listed:
+        elif name not in checksums:
             yield f"extra   {shard}/{name}"
-        elif not there[name].is_file() or sha256(there[name]) != listed[name]:
+        elif not there[name].is_file() or sha256(there[name]) != checksums[name]:
             yield f"broken  {shard}/{name}"

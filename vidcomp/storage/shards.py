@@ -85,6 +85,13 @@ def render_shards(config: Config, folder: Path, shards: Iterable[int]) -> Genera
             write_bytes(place / SUMS, "".join(lines).encode())
 
 
+def listed(place: Path) -> dict[str, str]:
+    """The checksum of each file on a shard's list; none without a list."""
+    sums = place / SUMS
+    lines = sums.read_text().splitlines() if sums.is_file() else []
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+
+
 def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 

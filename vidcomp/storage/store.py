@@ -20,6 +20,7 @@ from tqdm import tqdm
 from vidcomp.config import UserError
 from vidcomp.datasets.base import Config, DataConfig, Dataset
 from vidcomp.media import write_bytes
+from vidcomp.storage.mend import damaged, discard_damage, num_bytes
 from vidcomp.storage.shards import (
     SUMS,
     clip_path,
@@ -46,7 +47,7 @@ def prepare(config: DataConfig) -> None:
     """Render what is missing. In a run of several processes, one calls this and the others wait."""
     if config.render is None or config.folder is None:
         return
-    if not _is_finished(_manifest(config.render.build()), config.folder):
+    if not _is_finished(_manifest(config.render.build()), config.folder) or damaged(config.folder):
         render(config, config.folder)
 
 
@@ -62,14 +63,17 @@ def store(config: Config, folder: Path, *, workers: int | None = None) -> None:
     """Write every clip losslessly, with its truth beside it, and the table.
 
     Clips that are there already are kept, since the same index is the same clip: after an
-    interruption, the same call goes on. A finished dataset is left alone, and another dataset in
-    that folder is an error. `workers`: processes; by default one for each CPU if that is worth it.
+    interruption, the same call goes on. A finished dataset is left alone unless it has lost
+    files since, and another dataset in that folder is an error. `workers`: processes; by default
+    one for each CPU if that is worth it.
     """
     dataset = config.build()
     manifest = _manifest(dataset)
-    if _is_finished(manifest, folder):
+    is_finished = _is_finished(manifest, folder)
+    if not discard_damage(folder) and is_finished:
         return
-    _open(manifest, folder)
+    if not is_finished:
+        _open(manifest, folder)
     absent = len(missing(folder, range(len(dataset))))
     progress = tqdm(
         total=len(dataset),
@@ -86,7 +90,8 @@ def store(config: Config, folder: Path, *, workers: int | None = None) -> None:
     Table(dataset.factors, paths, dataset.classes(), dataset.values()).save(folder)
     lists = {shard_path(k): f"{shard_path(k)}/{SUMS}" for k in range(num_shards(len(dataset)))}
     checksums = {name: sha256(folder / path) for name, path in {**lists, TABLE: TABLE}.items()}
-    replace(manifest, checksums=checksums).save(folder)
+    sizes = {name: num_bytes(folder, name) for name in checksums}
+    replace(manifest, checksums=checksums, sizes=sizes).save(folder)
 
 
 def label(folder: Path, split: Split) -> Coverage:
@@ -96,7 +101,10 @@ def label(folder: Path, split: Split) -> Coverage:
     assert manifest is not None, f"nothing was rendered in {folder}"
     table = Table.load(folder, factors=manifest.factors)
     coverage = coverage_of_clips(split, table.classes, table.values)
-    if manifest.split == split.digest or not manifest.checksums:  # has none: of an older version
+    if not manifest.checksums:  # of an older version
+        return coverage
+    is_whole = manifest.sizes.get(LEVELS) in (None, num_bytes(folder, LEVELS))
+    if manifest.split == split.digest and is_whole:
         return coverage
     combinations = split.factors.combination_ids(table.classes).tolist()
     levels = [level_name(level) for level in split.levels(table.classes, table.values).tolist()]
@@ -106,7 +114,8 @@ def label(folder: Path, split: Split) -> Coverage:
     writer.writerows(zip(table.paths, combinations, levels, strict=True))
     write_bytes(folder / LEVELS, text.getvalue().encode())
     checksums = {**manifest.checksums, LEVELS: sha256(folder / LEVELS)}
-    replace(manifest, split=split.digest, checksums=checksums).save(folder)
+    sizes = manifest.sizes and {**manifest.sizes, LEVELS: num_bytes(folder, LEVELS)}
+    replace(manifest, split=split.digest, checksums=checksums, sizes=sizes).save(folder)
     return coverage
 
 

@@ -19,8 +19,8 @@ Overrides = dict[str, Any]
 
 
 class World(Settings):
-    """Clips, the tokenizers that generators name, and the judge that knows the look of them all.
-    Two studies share runs if they share this.
+    """Clips, the tokenizers that generators name, and the judge that knows the look of them all: a
+    YAML, or the name of one that needs no fitting. Two studies share runs if they share this.
 
     `expected_s`: seconds when last measured, for the ETA alone: of ``render``, ``probe``, ``score``
     and ``step`` (of training), of tokenizers and of cells.

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 from vidcomp.config import UserError, explain, nearest, read_yaml
 from vidcomp.datasets.base import DataConfig, DataRoot
 from vidcomp.evaluation import ProbeFit, Scoring
+from vidcomp.evaluation.judge import judge_of
 from vidcomp.models.backbone import BackboneConfig
 from vidcomp.models.generator import Generator
 from vidcomp.pipeline.sampling import default_sampler
+from vidcomp.probes.base import PROBES
 from vidcomp.report.claims import Asked
 from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
 from vidcomp.study.cells import axes_of, cells_of, resolve
@@ -38,7 +40,8 @@ class PlannedTokenizer:
 
 @dataclass(frozen=True)
 class PlannedWorld:
-    """A world with its folders. `tokenizers` by the names that generators use."""
+    """A world with its folders. `tokenizers` by the names that generators use; `judge` is None if
+    it needs no fitting."""
 
     name: str
     config: World
@@ -46,8 +49,13 @@ class PlannedWorld:
     factors: Factors
     split: Split
     tokenizers: dict[str, PlannedTokenizer]
-    judge: ProbeFit
-    judge_folder: Path
+    judge: ProbeFit | None
+    judge_folder: Path | None
+
+    @property
+    def probe(self) -> str:
+        """What scoring is told: the judge's folder, or the name of one that needs no fitting."""
+        return self.config.probe if self.judge_folder is None else str(self.judge_folder)
 
     def tokenizer(self, name: str, asker: str) -> PlannedTokenizer:
         """By name, or by the YAML that it has here."""
@@ -141,23 +149,19 @@ def plan_world(name: str, config: World, store: Path) -> PlannedWorld:
         _refuse_other_data(run.data, root.data, path, config.data)
         folder = store / f"tokenizer-{run.name}-{run.digest}"
         tokenizers[called] = PlannedTokenizer(path, run, folder)
+    dataset = (root.data.render or root.data.dataset).build()
+    split = root.data.split.build(dataset.factors)
+    known = (name, config, root.data, dataset.factors, split, tokenizers)
+    if config.probe in PROBES.names():
+        judge_of(config.probe, dataset)  # raises if it has to be fitted
+        return PlannedWorld(*known, None, None)
     judge = ProbeFit.load(config.probe)
     _refuse_other_data(judge.data, root.data, config.probe, config.data)
     # Pixels themselves look as the clips do, and the judge stays that of studies without them.
     lossy = [planned for planned in tokenizers.values() if not planned.run.tokenizer.is_lossless]
     looks = tuple(str(planned.folder) for planned in lossy)
     judge = judge.model_copy(update={"tokenizers": looks})
-    factors = (root.data.render or root.data.dataset).build().factors
-    return PlannedWorld(
-        name,
-        config,
-        root.data,
-        factors,
-        root.data.split.build(factors),
-        tokenizers,
-        judge,
-        store / f"judge-{judge.name}-{judge.digest}",
-    )
+    return PlannedWorld(*known, judge, store / f"judge-{judge.name}-{judge.digest}")
 
 
 def plan_cell(
@@ -174,8 +178,9 @@ def plan_cell(
         "tokenizer": str(tokenizer.folder),
     }
     if run.evaluate is not None:
-        probe = str(world.judge_folder)
-        changes["evaluate"] = run.evaluate.model_copy(update={"probe": probe})
+        if world.judge_folder is None:
+            raise UserError(f"{where}: evaluate: curves take a fitted judge; set evaluate: null")
+        changes["evaluate"] = run.evaluate.model_copy(update={"probe": world.probe})
     planned = PlannedRun("", world, cell, run.model_copy(update=changes), Path(), tokenizer)
     depth = run.generator.backbone.dimensions[0]
     try:

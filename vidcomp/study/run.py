@@ -107,6 +107,7 @@ def report_on(plan: Plan, out: Path, jobs: Sequence[Job], *, wall_s: float) -> P
     judges = [
         linked(out / (f"probe-{world.name}" if several else "probe"), world.judge_folder)
         for world in plan.worlds
+        if world.judge_folder is not None
     ]
     places: dict[str, Place] = {}
     modules: dict[tuple[str, str], dict[str, int]] = {}

@@ -20,16 +20,24 @@ from safetensors.torch import load_file
 
 from vidcomp.config import RootSettings, UserError, explain
 from vidcomp.evaluation import Scoring, judge_digest, probe_run
-from vidcomp.evaluation.samples import generator_of, read_samples
-from vidcomp.models.conditioning import Condition
+from vidcomp.evaluation.clips import clip_set, data_of
+from vidcomp.evaluation.judge import judge_of
+from vidcomp.evaluation.samples import asked_condition, generator_of, read_samples
 from vidcomp.pipeline import Pipeline, sample_clips
-from vidcomp.probes.base import ClipSet, Judge, proportion, rows_by_level, score_verdicts
+from vidcomp.probes.base import (
+    ClipSet,
+    Judge,
+    Subject,
+    TrainedJudge,
+    proportion,
+    rows_by_level,
+)
 from vidcomp.report.reading import BESIDE, SCORES
 from vidcomp.runs import (
+    GeneratorRun,
     SamplingConfig,
     checkpoints,
     fill,
-    load_judge,
     newest_checkpoint,
     weights_digest,
     write_json,
@@ -38,6 +46,9 @@ from vidcomp.seeding import Rng
 from vidcomp.study.cells import merged
 from vidcomp.study.config import Trial
 from vidcomp.world.splits import Split
+
+_REAL_CLIPS = 500
+"""For a judge that measures them, at most."""
 
 
 class Trials(RootSettings):
@@ -48,53 +59,52 @@ class Trials(RootSettings):
     also: tuple[str, ...] = ()
 
 
-def score_run(folder: Path, judge_folder: Path, trials: Trials) -> Path:
-    """Write ``RUN/scores.json`` and ``RUN/beside.json``; what is there of them is kept."""
+def score_run(folder: Path, probe: str, trials: Trials) -> Path:
+    """Write ``RUN/scores.json`` and ``RUN/beside.json``; what is there of them is kept.
+    `probe`: the judge's folder, or its name if it needs no fitting."""
     pipeline, run = generator_of(folder)
-    beside = known_beside(folder, judge_folder)
-    unasked = [probe for probe in trials.also if probe not in beside["also"]]
-    if unasked or not is_scored(folder, judge_folder, run.sampling):
+    beside = known_beside(folder, probe)
+    unasked = [name for name in trials.also if name not in beside["also"]]
+    if unasked or not is_scored(folder, probe, run.sampling):
         beside["also"] += unasked  # and those of other studies again: scores are one file
-        raw = {"probe": str(judge_folder), "also": beside["also"]}
-        probe_run(folder, judge_folder, also=Scoring.model_validate(raw).also)
-    judge = load_judge(judge_folder, pipeline.format.factors)
+        raw = {"probe": probe, "also": beside["also"]}
+        probe_run(folder, probe, also=Scoring.model_validate(raw).also)
+    judge = judge_of(probe, data_of(folder, run.data).dataset)
     if "fallback" not in beside:
         beside["fallback"] = fallback(judge, read_samples(folder / "samples"), pipeline.split)
     for name in missing_trials(beside, trials.trials):
         trial = trials.trials[name]
-        beside["trials"][name] = try_out(folder, pipeline, run.sampling, judge, trial)
+        beside["trials"][name] = try_out(folder, pipeline, run, judge, trial)
         write_json(folder / BESIDE, beside)
     write_json(folder / BESIDE, beside)
     return folder / BESIDE
 
 
-def scoring_is_done(
-    folder: Path, judge_folder: Path, sampling: SamplingConfig, trials: Trials
-) -> bool:
+def scoring_is_done(folder: Path, probe: str, sampling: SamplingConfig, trials: Trials) -> bool:
     """Whether `score_run` would find everything there."""
-    beside = known_beside(folder, judge_folder)
+    beside = known_beside(folder, probe)
     return (
-        is_scored(folder, judge_folder, sampling)
+        is_scored(folder, probe, sampling)
         and "fallback" in beside
-        and all(probe in beside["also"] for probe in trials.also)
+        and all(name in beside["also"] for name in trials.also)
         and not missing_trials(beside, trials.trials)
     )
 
 
-def is_scored(folder: Path, judge_folder: Path, sampling: SamplingConfig) -> bool:
+def is_scored(folder: Path, probe: str, sampling: SamplingConfig) -> bool:
     """Whether there are scores by this judge, of these weights and of samples that were drawn like
     this."""
     if not (folder / SCORES).is_file():
         return False
     made = json.loads((folder / SCORES).read_text())
-    made["judge_name"] = Path(made["judge_folder"]).name
-    asked = {"sampling": sampling.model_dump(mode="json"), **_makers(folder, judge_folder)}
+    made["judge_name"] = Path(made["judge_folder"] or made["judge"]).name
+    asked = {"sampling": sampling.model_dump(mode="json"), **_makers(folder, probe)}
     return all(made.get(key) == now for key, now in asked.items())
 
 
-def known_beside(folder: Path, judge_folder: Path) -> dict[str, Any]:
+def known_beside(folder: Path, probe: str) -> dict[str, Any]:
     """What was measured of these weights, by this judge."""
-    makers = _makers(folder, judge_folder)
+    makers = _makers(folder, probe)
     path = folder / BESIDE
     known = json.loads(path.read_text()) if path.is_file() else {}
     same = known and all(known.get(key) == now for key, now in makers.items())
@@ -117,19 +127,22 @@ def tried_sampling(sampling: SamplingConfig, trial: Trial) -> SamplingConfig:
         raise UserError(f"sampling of a trial: {explain(error)}") from None
 
 
-def _makers(folder: Path, judge_folder: Path) -> dict[str, str]:
+def _makers(folder: Path, probe: str) -> dict[str, str]:
     """Who made the scores of a run. Weights that were not brought along from another machine are
     not asked for: the names of both folders are hashes of their configs."""
-    makers = {"judge_name": judge_folder.name}
+    makers = {"judge_name": Path(probe).name}
     if checkpoints(folder) and (newest_checkpoint(folder) / "ema.safetensors").is_file():
         makers["weights"] = weights_digest(folder)
-    if (judge_folder / "config.yaml").is_file():
-        makers["judge_weights"] = judge_digest(judge_folder)
+    if (Path(probe) / "config.yaml").is_file():
+        makers["judge_weights"] = judge_digest(Path(probe))
     return makers
 
 
 def fallback(judge: Judge, samples: ClipSet, split: Split) -> dict[str, dict[str, Any]]:
-    """By level: see the module's text."""
+    """By level: see the module's text. Nothing for one factor: there is no combination to fall back
+    on."""
+    if len(split.factors) < 2:
+        return {}
     verdicts = judge.read(samples.video)
     first = verdicts[:, 0]
     steady = (verdicts == first[:, None]).all(-1).all(-1)
@@ -149,9 +162,10 @@ def fallback(judge: Judge, samples: ClipSet, split: Split) -> dict[str, dict[str
 
 @torch.no_grad()
 def try_out(
-    folder: Path, pipeline: Pipeline, sampling: SamplingConfig, judge: Judge, trial: Trial
+    folder: Path, pipeline: Pipeline, run: GeneratorRun, judge: Judge, trial: Trial
 ) -> dict[str, Any]:
-    """Joint accuracy by level of samples drawn as `trial` says."""
+    """What the judge says of samples drawn as `trial` says: joint accuracy by level, and, of one
+    that needs no fitting, all its scores."""
     generator, split = pipeline.generator, pipeline.split
     assert generator is not None
     if trial.weights == "raw":
@@ -159,18 +173,26 @@ def try_out(
         generator = copy.deepcopy(generator)
         kept = {name: w for name, w in weights.items() if not name.startswith("jepa.")}
         fill(generator, kept, folder)
-    sampling = tried_sampling(sampling, trial)
-    joint: dict[str, dict[str, Any]] = {}
-    for level in trial.levels or split.level_names:
-        classes, values = split.requests(level, sampling.clips_per_level)
-        video = sample_clips(
-            generator,
-            pipeline.tokenizer,
-            Condition.of(classes, values),
-            pipeline.format.size,
-            sampling,
-            Rng.make(sampling.seed, f"trial {level}", torch.arange(len(classes))),
-        )
-        scores = score_verdicts(judge.read(video), classes, split.factors)
-        joint[level] = scores["joint"]._asdict()
-    return {"asked": trial.model_dump(mode="json"), "joint": joint}
+    sampling = tried_sampling(run.sampling, trial)
+    levels = trial.levels or split.level_names
+    asked = asked_condition(folder, pipeline, run, sampling, levels)
+    video = sample_clips(
+        generator,
+        pipeline.tokenizer,
+        asked,
+        pipeline.format.size,
+        sampling,
+        Rng.make(sampling.seed, "trial", torch.arange(len(asked.classes))),
+    )
+    sets = {"samples": ClipSet(video, asked.classes, asked.values, asked.locations)}
+    fitted = isinstance(judge, TrainedJudge)
+    if not fitted:  # it measures what an object looks like on real clips
+        sets["real"] = clip_set(data_of(folder, run.data).dataset, "scoring", _REAL_CLIPS)
+    scores = judge.run(Subject(sets, split)).scores
+    at = {level: f"samples/{level}/joint" for level in levels}
+    made = {path: s._asdict() for path, s in scores.items() if path.startswith("samples/")}
+    return {
+        "asked": trial.model_dump(mode="json"),
+        "joint": {level: made[path] for level, path in at.items() if path in made},
+        "scores": {} if fitted else made,
+    }

@@ -44,7 +44,8 @@ def write_configs(plan: Plan, out: Path) -> None:
     for world in plan.worlds:
         for tokenizer in world.tokenizers.values():
             tokenizer.run.save(_config_of(tokenizer.folder, out))
-        world.judge.save(_config_of(world.judge_folder, out))
+        if world.judge is not None and world.judge_folder is not None:
+            world.judge.save(_config_of(world.judge_folder, out))
     for run in plan.runs:
         run.run.save(_config_of(run.folder, out))
     for cell in plan.cells:
@@ -68,8 +69,10 @@ def _of_world(world: PlannedWorld, runs: list[PlannedRun], out: Path) -> list[Jo
                 f"{world.name} {called}", planned.run, planned.folder, rendered, expected_s, out
             )
         )
-    looks = tuple(job.name for job in jobs if job.name not in rendered)
     folder = world.judge_folder
+    if folder is None:
+        return jobs
+    looks = tuple(job.name for job in jobs if job.name not in rendered)
     line = command("probe.py", "fit", str(_config_of(folder, out)), f"out={folder}")
     expected_s = expected.get("probe", 60.0)
     judge = f"{world.name} judge"
@@ -80,19 +83,20 @@ def _of_world(world: PlannedWorld, runs: list[PlannedRun], out: Path) -> list[Jo
 def _of_run(run: PlannedRun, plan: Plan, out: Path) -> list[Job]:
     expected = run.world.config.expected_s
     step_s = expected.get(run.cell.name, run.run.train.steps * expected.get("step", _STEP_S))
-    judge, asked = run.world.judge_folder, plan.asked_of(run.cell)
-    needs = (f"{run.world.name} judge",)
+    probe, asked = run.world.probe, plan.asked_of(run.cell)
+    made = ["judge"] if run.world.judge_folder is not None else list(run.world.tokenizers)
+    needs = tuple(f"{run.world.name} {name}" for name in made)
     training = _training(run.name, run.run, run.folder, needs, step_s, out)
     scoring = command(
         "study.py",
         "score",
         str(run.folder),
-        f"probe={judge}",
+        f"probe={probe}",
         f"trials={_asked_of(run.cell, out)}",
     )
 
     def scored() -> bool:
-        return scoring_is_done(run.folder, judge, run.run.sampling, asked)
+        return scoring_is_done(run.folder, probe, run.run.sampling, asked)
 
     score_s = expected.get("score", 30.0)
     return [training, Job(f"score {run.name}", scoring, (run.name,), scored, score_s)]

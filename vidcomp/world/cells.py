@@ -21,7 +21,8 @@ from vidcomp.world.predicates import Predicate
 
 _MOST_CELLS = 1_000_000
 _CANDIDATES = 4096
-"""Values drawn in a class's box, among which requests find novel and base ones."""
+"""Values drawn in a class's box, among which requests find novel and base ones. As many again have
+some numbers moved to the edge of the box, where clips lie if it was drawn around them."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,13 @@ class Cells:
             for k, of_class in enumerate(predicate.factor.classes):
                 purpose = f"numbers of {predicate.factor.name} {of_class.name}"
                 rng = Rng.make(0, purpose, torch.arange(_CANDIDATES))
-                prototype, spread = torch.tensor([of_class.prototype, of_class.spread])
-                numbers = prototype + spread * (rng.uniform(len(prototype)) * 2 - 1)
-                novel = predicate(torch.full((_CANDIDATES,), k), numbers)
+                box = torch.tensor([of_class.prototype, of_class.spread], dtype=torch.float64)
+                prototype, spread = box.float()
+                inside = prototype + spread * (rng.uniform(len(prototype)) * 2 - 1)
+                side = rng.fold("edge").integers(3, len(prototype)) - 1
+                edge = (box[0] + side * box[1]).float()  # exact: a box's ends are clips' numbers
+                numbers = torch.cat([inside, inside.where(side == 0, edge)])
+                novel = predicate(torch.full((len(numbers),), k), numbers)
                 of_factor += [numbers[~novel], numbers[novel]]
         return found
 

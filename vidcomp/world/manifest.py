@@ -20,6 +20,7 @@ class Manifest:
 
     `split`: the digest of the split of ``levels.csv``. `checksums`: the SHA-256 of each table, and
     for each shard that of its list of checksums (`vidcomp.storage.shards`); none while rendering.
+    `sizes`: in bytes, of each table and of all files of each shard.
     """
 
     num_clips: int
@@ -31,6 +32,7 @@ class Manifest:
     factors: Factors
     split: str | None = None
     checksums: dict[str, str] = field(default_factory=dict[str, str])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
 
     def save(self, folder: Path) -> None:
         plain = {**asdict(self), "factors": self.factors.to_json()}

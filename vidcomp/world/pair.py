@@ -10,7 +10,6 @@ first frame does not tell which sets off first, since the ways to the meeting ar
 Unusual: sprites collide as the discs of their radius, whatever their shapes.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -59,6 +58,7 @@ _VANISHING = (0.78, 0.92)
 def draw_pair(
     factors: Factors,
     classes: Int64[Tensor, "b f"],
+    values: Float[Tensor, "b f v"],
     indices: Int64[Tensor, " b"],
     *,
     seed: int,
@@ -67,8 +67,8 @@ def draw_pair(
     width: int,
     varying: Sequence[str],
 ) -> Scene:
-    """The scenes of the clips `indices`, which show `classes`. Object 0 is A."""
-    asked = ask(PAIR, factors, classes, indices, seed=seed, varying=varying)
+    """The scenes of the clips `indices`, which show `classes`, at these `values`. Object 0 is A."""
+    asked = ask(PAIR, factors, classes, values, indices, seed=seed, varying=varying)
     b = len(indices)
     frame = torch.tensor([width, height]) / min(height, width)
     radius = asked.between("radius", *RADIUS, 2)
@@ -114,8 +114,7 @@ def _meet(
     asked: Asked, radius: Float[Tensor, "b 2"], *, frame: Float[Tensor, " 2"], num_frames: int
 ) -> Motion:
     """Where both are, planned from the meeting."""
-    heading = asked.between("direction", 0.0, 2 * math.pi, 1)
-    heading = asked.value("motion", torch.cat([heading.cos(), heading.sin()], dim=1))
+    heading = asked.value("motion", asked.heading)
     axis = _turned(heading, asked.between("axis", -_MAX_OFF_AXIS_RAD, _MAX_OFF_AXIS_RAD, 1))
     apart = radius.sum(1, keepdim=True) / 2 * axis
     at_meeting = torch.stack([-apart, apart], dim=1)  # b n 2, from the point between them

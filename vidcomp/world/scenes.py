@@ -8,7 +8,8 @@ Every draw is a stream of its own and a pure function of (seed, index): clip i i
 asks, in whatever batch, and another class of one factor leaves all other draws as they were.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,8 +82,11 @@ class Asked:
     varying: Sequence[str]
     rng: Rng
 
-    def value(self, name: str, otherwise: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
-        return self.settled[name].value if name in self.settled else otherwise
+    def value(
+        self, name: str, otherwise: Callable[[], Float[Tensor, "b v"]]
+    ) -> Float[Tensor, "b v"]:
+        """`otherwise` draws what is not settled: most of what could be drawn is not needed."""
+        return self.settled[name].value if name in self.settled else otherwise()
 
     def kind(self, name: str) -> Int64[Tensor, " b"] | None:
         return self.settled[name].kind if name in self.settled else None
@@ -93,35 +97,40 @@ class Asked:
         """A uniform draw, from the stream with this name alone."""
         return low + self.rng.fold(stream).uniform(*shape) * (high - low)
 
+    def heading(self) -> Float[Tensor, "b 2"]:
+        """A direction, all alike."""
+        angle = self.between("direction", 0.0, 2 * math.pi, 1)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
     def shapes(self) -> Int64[Tensor, " b"]:
         if "shape" in self.settled:
             return self.settled["shape"].kind
         return nuisance_shapes(self.rng.fold("shape"))
 
     def rgb(self) -> Float[Tensor, "b 3"]:
-        return self.value("colour", _rgb_of_hue(self.rng.fold("hue").uniform(1)))
+        return self.value("colour", lambda: _rgb_of_hue(self.rng.fold("hue").uniform(1)))
 
     def background(self) -> Background | None:
         kind = self.kind("background")
-        draws = self.rng.fold("background").uniform(NUM_DRAWS)
-        return None if kind is None else Background(kind, draws)
+        if kind is None:
+            return None
+        return Background(kind, self.rng.fold("background").uniform(NUM_DRAWS))
 
     def light(self) -> Float[Tensor, " b"] | None:
-        lit = self.between("light", *LIGHT)
-        return lit if "lighting" in self.varying else None
+        return self.between("light", *LIGHT) if "lighting" in self.varying else None
 
 
 def ask(
     library: Sequence[Factor],
     factors: Factors,
     classes: Int64[Tensor, "b f"],
+    values: Float[Tensor, "b f v"],
     indices: Int64[Tensor, " b"],
     *,
     seed: int,
     varying: Sequence[str],
 ) -> Asked:
     """Settle what is controlled, and what varies."""
-    values = draw_values(factors, classes, indices, seed=seed)
     settled: dict[str, Settled] = {}
     for factor in library:
         name, size = factor.name, factor.value_size

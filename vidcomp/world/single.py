@@ -4,7 +4,6 @@ Unusual: travel and start depend on the radius but never on the shape, although 
 have more room: otherwise speed and place would tell the shape.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +39,7 @@ _MOVES = ("speed", "turn", "bounce")
 def draw_single(
     factors: Factors,
     classes: Int64[Tensor, "b f"],
+    values: Float[Tensor, "b f v"],
     indices: Int64[Tensor, " b"],
     *,
     seed: int,
@@ -48,10 +48,10 @@ def draw_single(
     width: int,
     varying: Sequence[str],
 ) -> Scene:
-    """The scenes of the clips `indices`, which show `classes`."""
-    asked = ask(SINGLE, factors, classes, indices, seed=seed, varying=varying)
+    """The scenes of the clips `indices`, which show `classes` with these `values`."""
+    asked = ask(SINGLE, factors, classes, values, indices, seed=seed, varying=varying)
     progress = progress_of(num_frames)
-    radius = asked.value("size", asked.between("radius", *RADIUS, 1))
+    radius = asked.value("size", lambda: asked.between("radius", *RADIUS, 1))
     path = lay(
         _way(asked, radius),
         asked.rng.fold("start").uniform(2),
@@ -60,7 +60,7 @@ def draw_single(
         num_frames=num_frames,
     )
     angle = asked.between("angle", -MAX_ANGLE_RAD, MAX_ANGLE_RAD, 1)
-    spin = asked.value("rotation", torch.zeros_like(angle))
+    spin = asked.value("rotation", lambda: torch.zeros_like(angle))
     texture = asked.kind("texture")
     return Scene(
         present=torch.ones(len(indices), 1, dtype=torch.bool),
@@ -102,13 +102,12 @@ def check_single(factors: Factors, varying: Sequence[str], num_frames: int) -> N
 
 
 def _way(asked: Asked, radius: Float[Tensor, "b 1"]) -> Way:
-    heading = asked.between("direction", 0.0, 2 * math.pi, 1)
     longest = (1 - 2 * EXTENT * radius).clamp_max(TRAVEL[1])
-    travel = asked.value("speed", asked.between("travel", TRAVEL[0], longest, 1))
+    travel = asked.value("speed", lambda: asked.between("travel", TRAVEL[0], longest, 1))
     bounces = asked.kind("bounce")
     return Way(
-        step=travel * asked.value("motion", torch.cat([heading.cos(), heading.sin()], dim=1)),
-        turn_rad=asked.value("turn", torch.zeros_like(travel))[:, 0],
+        step=travel * asked.value("motion", asked.heading),
+        turn_rad=asked.value("turn", lambda: torch.zeros_like(travel))[:, 0],
         bounces=torch.zeros(len(radius), dtype=torch.bool) if bounces is None else bounces > 0,
         bounce_at=asked.between("bounce", *_MOMENT),
     )

@@ -10,7 +10,6 @@ has the same pixels in any batch.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -117,25 +116,32 @@ def _draw(scene: Scene, *, height: int, width: int) -> Rendered:
     ground = paint_background(scene.background, clips=b, height=height, width=width, device=device)
     if scene.light is not None:
         ground = ground * scene.light[:, None, None, None]
-    canvas = ground[:, None].repeat(1, t, 1, 1, 1).reshape(-1, 3)
     frames = _bytes(ground)[:, None].repeat(1, t, 1, 1, 1).reshape(-1, 3)
-    segments = torch.zeros(len(canvas), dtype=torch.uint8, device=device)
+    # What the next layer is laid over, in every frame; the ground, if there is no other layer.
+    canvas = ground[:, None].expand(-1, t if n > 1 else 1, -1, -1, -1).reshape(-1, 3)
+    segments = torch.zeros(len(frames), dtype=torch.uint8, device=device)
     own_pixels = torch.zeros(b, t, n, device=device)
     layers = torch.arange(n, device=device).expand(b, n) if scene.layers is None else scene.layers
     for layer in range(n):
         rows = scene.present.gather(1, layers[:, layer : layer + 1])[:, 0].nonzero()[:, 0]
         if not len(rows):
             continue
+        # Those of one shape stand together, so that each shape is a slice.
+        rows = rows[scene.shape[rows, layers[rows, layer]].argsort(stable=True)]
         which = layers[rows, layer]
         patch = _patch(scene, rows, which, height=height, width=width)
-        under = canvas.index_select(0, patch.pixel)  # three times as fast as canvas[pixel]
-        painted = under + patch.alpha[:, None] * (patch.rgb - under)
-        if layer < n - 1:  # nothing is laid over the last
-            canvas.index_copy_(0, patch.pixel, painted)
+        pixel = patch.pixel_of(rows, t, height * width)
+        place = pixel if n > 1 else patch.pixel_of(rows, 1, height * width)
+        # index_select and index_copy_ take a third of the time of canvas[place].
+        under = canvas.index_select(0, place)
+        painted = patch.rgb.sub_(under).mul_(patch.alpha[:, None]).add_(under)
+        if layer < n - 1:
+            canvas.index_copy_(0, place, painted)
         # Only what is touched: most pixels are ground.
-        frames.index_copy_(0, patch.pixel, _bytes(painted))
-        shown = patch.alpha >= 0.5
-        segments[patch.pixel[shown]] = (which[patch.row[shown]] + 1).to(torch.uint8)
+        frames.index_copy_(0, pixel, _bytes(painted))
+        ids = (which + 1).to(torch.uint8).repeat_interleave(t).index_select(0, patch.window)
+        ids = ids.where(patch.alpha >= 0.5, segments.index_select(0, pixel))
+        segments.index_copy_(0, pixel, ids)
         own_pixels[rows, :, which] = patch.own_pixels
     return Rendered(
         scene=scene,
@@ -146,17 +152,29 @@ def _draw(scene: Scene, *, height: int, width: int) -> Rendered:
 
 
 def _bytes(rgb: Float[Tensor, "*n 3"]) -> UInt8[Tensor, "*n 3"]:
-    return rgb.mul(255).round().clamp(0, 255).to(torch.uint8)
+    return rgb.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class _Patch(NamedTuple):
-    """The `m` pixels that one object in each of `r` clips touches; `row` says in which clip."""
+    """The `m` pixels that one object in each of `r` clips touches.
 
-    row: Int64[Tensor, " m"]
-    pixel: Int64[Tensor, " m"]  # row of the canvas
+    A window is one clip's in one frame, ``r t`` of them; `window` says in which one a pixel lies,
+    and `place` where in the frame.
+    """
+
+    window: Int64[Tensor, " m"]
+    place: Int64[Tensor, " m"]
     alpha: Float[Tensor, " m"]
     rgb: Float[Tensor, "m 3"]
     own_pixels: Float[Tensor, "r t"]
+
+    def pixel_of(
+        self, rows: Int64[Tensor, " r"], num_frames: int, frame_pixels: int
+    ) -> Int64[Tensor, " m"]:
+        """The pixels in a stack of frames, `num_frames` for each clip (or a single one)."""
+        t = self.own_pixels.shape[1]
+        frame = rows[:, None] * num_frames + torch.arange(t, device=rows.device) % num_frames
+        return (frame.flatten() * frame_pixels).index_select(0, self.window) + self.place
 
 
 def _patch(
@@ -164,13 +182,14 @@ def _patch(
 ) -> _Patch:
     """Object `which` of the clips `rows`, drawn in square windows around it, cut at the frame."""
     unit_px = min(height, width)
-    device = rows.device
-    num_frames = scene.angle_rad.shape[1]
+    t = scene.angle_rad.shape[1]
     radius_px = scene.radius[rows, which] * unit_px
     size = 2 * math.ceil(EXTENT * float(radius_px.amax()) + _MARGIN_PX) + 1
     radius_px = rearrange(radius_px, "r -> r 1 1 1")
     centre_px = rearrange(scene.centres[rows, :, which] * unit_px, "r t xy -> xy r t 1")
-    column, line = centre_px.floor().long() - size // 2 + torch.arange(size, device=device)
+    step = torch.arange(size, device=rows.device)
+    left, top = centre_px.floor().long() - size // 2  # r t 1 each
+    column, line = left + step, top + step
     dx = (column + 0.5 - centre_px[0])[:, :, None] / radius_px  # r t 1 s
     dy = (line + 0.5 - centre_px[1])[..., None] / radius_px  # r t s 1
     angle = scene.angle_rad[rows, :, which, None, None]
@@ -180,21 +199,25 @@ def _patch(
 
     inside = ((column >= 0) & (column < width))[:, :, None]
     inside = inside & ((line >= 0) & (line < height))[..., None]
-    hit = ((coverage > 0) & inside).reshape(-1).nonzero()[:, 0]
-    row = hit // (num_frames * size**2)
-    frame = rows[:, None] * num_frames + torch.arange(num_frames, device=device)  # r t
-    pixel = ((frame[..., None] * height + line) * width)[..., None] + column[:, :, None]
-    alpha = coverage.reshape(-1)[hit]
+    touched = ((coverage > 0) & inside).flatten(2).flatten(0, 1)
+    window, cell = touched.nonzero().unbind(1)
+    hit = window * size**2 + cell
+    first, ahead = (top * width + left).flatten(), (step[:, None] * width + step).flatten()
+    place = first.index_select(0, window) + ahead.index_select(0, cell)
+    alpha = coverage.flatten().index_select(0, hit)
     if scene.opacity is not None:
-        alpha = alpha * scene.opacity[rows, :, which].reshape(-1)[hit // size**2]
-    rgb = scene.rgb[rows, which].index_select(0, row)
+        alpha = alpha * scene.opacity[rows, :, which].flatten().index_select(0, window)
+    rgb = scene.rgb[rows, which]
     if scene.light is not None:
-        rgb = rgb * scene.light[rows][row][:, None]
+        rgb = rgb * scene.light[rows, None]
+    rgb = rgb.repeat_interleave(t, dim=0).index_select(0, window)
     if scene.texture is not None:
-        darker = _textured(scene.texture[rows, which], x, y, radius_px)
-        rgb = rgb * (1 - DARKENING * darker.reshape(-1)[hit])[:, None]
-    own_pixels = (coverage >= 0.5).float().sum((2, 3))
-    return _Patch(row, pixel.reshape(-1)[hit], alpha, rgb, own_pixels)
+        clip = window // t
+        texture, pixel = scene.texture[rows, which][clip], (1 / radius_px.flatten())[clip]
+        darker = _textured(texture, x.flatten()[hit], y.flatten()[hit], pixel)
+        rgb = rgb * (1 - DARKENING * darker)[:, None]
+    own_pixels = (coverage >= 0.5).sum((2, 3)).float()
+    return _Patch(window, place, alpha, rgb, own_pixels)
 
 
 def _coverage(
@@ -203,27 +226,22 @@ def _coverage(
     y: Float[Tensor, "r t s s"],
     radius_px: Float[Tensor, "r 1 1 1"],
 ) -> Float[Tensor, "r t s s"]:
-    """The share of each pixel that is covered."""
-    distance = torch.empty_like(x)
-    for kind, rows in _rows_of_each(shape):
-        distance[rows] = signed_distance(SHAPES[kind], x[rows], y[rows])
-    return (0.5 - distance * radius_px).clamp(0, 1)
-
-
-def _rows_of_each(kinds: Int64[Tensor, " r"]) -> Iterator[tuple[int, Bool[Tensor, " r"]]]:
-    """Every kind that occurs, with its rows."""
-    for kind in kinds.unique().tolist():
-        yield kind, kinds == kind
+    """The share of each pixel that is covered; `shape` is sorted."""
+    kinds, counts = shape.unique_consecutive(return_counts=True)
+    parts = zip(kinds.tolist(), x.split(counts.tolist()), y.split(counts.tolist()), strict=True)
+    distance = torch.cat([signed_distance(SHAPES[kind], x, y) for kind, x, y in parts])
+    return (0.5 - distance.mul_(radius_px)).clamp_(0, 1)
 
 
 def _textured(
-    texture: Int64[Tensor, " r"],
-    x: Float[Tensor, "r t s s"],
-    y: Float[Tensor, "r t s s"],
-    radius_px: Float[Tensor, "r 1 1 1"],
-) -> Float[Tensor, "r t s s"]:
-    """Where each object is darker."""
-    darker = torch.empty_like(x)
-    for kind, rows in _rows_of_each(texture):
-        darker[rows] = pattern(TEXTURES[kind], x[rows], y[rows], 1 / radius_px[rows])
+    texture: Int64[Tensor, " m"],
+    x: Float[Tensor, " m"],
+    y: Float[Tensor, " m"],
+    pixel: Float[Tensor, " m"],
+) -> Float[Tensor, " m"]:
+    """Where an object is darker; `pixel` is the size of one, in radii."""
+    darker = torch.zeros_like(x)
+    for kind in texture.unique().tolist():
+        at = (texture == kind).nonzero()[:, 0]
+        darker[at] = pattern(TEXTURES[kind], x[at], y[at], pixel[at])
     return darker

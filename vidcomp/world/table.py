@@ -15,7 +15,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
@@ -100,7 +100,7 @@ class Table:
     @classmethod
     def of_folders(cls, folder: Path, paths: Sequence[str]) -> "Table":
         """One factor: the name of the folder that each clip lies in, as in ImageFolder."""
-        labels = [PurePosixPath(path).parent.name for path in paths]
+        labels = [path.rpartition("/")[0].rpartition("/")[2] for path in paths]
         if "" in labels:
             raise UserError(
                 f"{folder / paths[labels.index('')]} lies in no folder within {folder} whose name "

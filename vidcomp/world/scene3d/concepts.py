@@ -21,8 +21,9 @@ _RGB = "linear rgb in [0, 1]"
 
 
 def _rgb_of_hue(hue: float) -> tuple[float, ...]:
-    """Saturated, between 0.03 and 0.85: nothing reflects all light."""
-    return tuple(0.03 + 0.82 * c for c in colorsys.hsv_to_rgb(hue, 1, 1))
+    """Saturated, between 0.03 and 0.85: nothing reflects all light. Squared, since a picture shows
+    the square root: it is there that the hue is seen."""
+    return tuple((0.17 + 0.75 * c) ** 2 for c in colorsys.hsv_to_rgb(hue, 1, 1))
 
 
 def _numbered(numbers: Mapping[str, tuple[float, ...]]) -> tuple[FactorClass, ...]:

@@ -3,14 +3,16 @@
 Solid 0 is the one that the factors control. The others are distractors: where a factor is
 controlled, they take the classes that the config does not name (if there are any), so it is clear
 which solid is meant. Whatever is not controlled is drawn freely, and independently of the classes:
-a place, for instance, never tells the size or the motion.
+the place of solid 0, for instance, never tells its size or motion. But solid 0 can always be seen:
+where the others hide it, they stand elsewhere.
 
 Every draw is a pure function of (seed, index), so clip i is the same in any batch.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from einops import rearrange, repeat
@@ -18,10 +20,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vidcomp.seeding import Rng
-from vidcomp.world.factors import Factor, Factors
+from vidcomp.world.factors import Factors
 from vidcomp.world.physics import Motion, simulate
+from vidcomp.world.scene3d.attributes import Attribute, attribute_of
 from vidcomp.world.scene3d.concepts import LIBRARIES, StyleName
+from vidcomp.world.scene3d.places import find_places
 from vidcomp.world.scene3d.scene import Scene
+from vidcomp.world.scene3d.sight import share_seen
 from vidcomp.world.scene3d.solids import HALF_HEIGHTS, by_shape
 from vidcomp.world.scene3d.studio import between, cos_sin, draw_camera, draw_lamps
 from vidcomp.world.scene3d.styles import STYLES, Style
@@ -29,14 +34,17 @@ from vidcomp.world.scene3d.styles import STYLES, Style
 TRAVEL = (0.9, 1.5)
 """How far a moving solid would go over the clip without a collision, in world units."""
 
-GAP = 0.25
-"""Least distance between two solids at the start, in world units; CLEVR's."""
-
 MAX_SPIN_RAD = 1.5
 """The most that a moving solid turns over the clip."""
 
-TRIES = 64
-"""Places that are tried for each solid; one that finds none is left out."""
+LEAST_SEEN = 0.5
+"""The share of solid 0 that every frame shows, at least: nobody can tell what is hidden."""
+
+SIGHT_PX = 64
+"""The side of the frame in which that is measured, whatever the size of the picture."""
+
+ATTEMPTS = 16
+"""How often the other solids are placed anew where they hide solid 0, before they are left out."""
 
 FAR_BELOW = -100.0
 """The height of solids that are not there, where they shade nothing."""
@@ -53,13 +61,15 @@ class Drawn:
     motion: Motion
     present: Bool[Tensor, "b n"]
 
-
-@dataclass(frozen=True)
-class _Attribute:
-    """A factor of every solid: its class in the library, and its numbers."""
-
-    ids: Int64[Tensor, "b n"]
-    values: Float[Tensor, "b n v"]
+    def replaced(self, rows: Int64[Tensor, " r"], others: "Drawn") -> "Drawn":
+        """The same, but with `others` as the clips `rows`."""
+        t = self.motion.positions.shape[1]
+        frames = (rows[:, None] * t + torch.arange(t)).flatten()
+        return Drawn(
+            _replaced(self.scene, -1, frames, others.scene),
+            _replaced(self.motion, 0, rows, others.motion),
+            self.present.index_copy(0, rows, others.present),
+        )
 
 
 def draw_scenes(
@@ -72,17 +82,58 @@ def draw_scenes(
     num_frames: int,
     num_objects: tuple[int, int],
 ) -> Drawn:
-    """Clips that show `classes`, with these `values`; fewest and most solids in `num_objects`."""
+    """Clips that show `classes`, with these `values`; fewest and most solids in `num_objects`.
+
+    Where others hide solid 0, they are placed anew.
+    """
+
+    def draw(rows: Int64[Tensor, " r"], attempt: int) -> Drawn:
+        return _draw(
+            style_name,
+            factors,
+            classes[rows],
+            values[rows],
+            rng[rows],
+            num_frames=num_frames,
+            num_objects=num_objects,
+            attempt=attempt,
+        )
+
+    rows = torch.arange(len(rng))
+    drawn = latest = draw(rows, 0)
+    for attempt in range(1, ATTEMPTS + 1 if num_objects[1] > 1 else 1):
+        share = share_seen(latest.scene, 0, side=SIGHT_PX)
+        hidden = (share.reshape(len(rows), num_frames) < LEAST_SEEN).any(1)
+        rows = rows[hidden]
+        if not len(rows):
+            break
+        latest = draw(rows, attempt)
+        drawn = drawn.replaced(rows, latest)
+    return drawn
+
+
+def _draw(
+    style_name: StyleName,
+    factors: Factors,
+    classes: Int64[Tensor, "b f"],
+    values: Float[Tensor, "b f v"],
+    rng: Rng,
+    *,
+    num_frames: int,
+    num_objects: tuple[int, int],
+    attempt: int,
+) -> Drawn:
     style, n = STYLES[style_name], num_objects[1]
     drawn = {
-        factor.name: _attribute(factor, factors, classes, values, rng, n)
+        factor.name: attribute_of(factor, factors, classes, values, rng, n)
         for factor in LIBRARIES[style_name]
     }
     radius, direction = drawn[style.size].values[..., 0], drawn["motion"].values
     count = num_objects[0] + rng.fold("count").integers(n - num_objects[0] + 1, 1)
     progress = torch.arange(num_frames) / max(num_frames - 1, 1) - 0.5  # 0 in the middle
     farthest = TRAVEL[1] * float(progress[-1] - progress[0])  # nowhere, in a single frame
-    start, present = _places(style, radius, torch.arange(n) < count, rng, farthest=farthest)
+    wanted = torch.arange(n) < (count.clamp_max(1) if attempt == ATTEMPTS else count)
+    start, present = find_places(style, radius, wanted, rng, attempt=attempt, farthest=farthest)
     step = direction * between(rng.fold("travel").uniform(n, 1), *TRAVEL)
     corner = torch.full((len(rng), 2), style.edge)
     azimuth_deg = torch.zeros(len(rng), 1)
@@ -113,66 +164,6 @@ def draw_scenes(
     return Drawn(scene, motion, present)
 
 
-def _attribute(
-    library: Factor,
-    factors: Factors,
-    classes: Int64[Tensor, "b f"],
-    values: Float[Tensor, "b f v"],
-    rng: Rng,
-    n: int,
-) -> _Attribute:
-    """The class and value of every solid; of solid 0 those asked for, if they are controlled."""
-    free = list(range(len(library.classes)))
-    rng = rng.fold(library.name)
-    if library.name not in factors.names:
-        ids = rng.integers(len(free), n)
-        return _Attribute(ids, _values_in(library, ids, rng))
-    column = factors.names.index(library.name)
-    named = [library.index(name) for name in factors.items[column].class_names]
-    others = torch.tensor([i for i in free if i not in named] or free)
-    ids = others[rng.integers(len(others), n)]
-    ids[:, 0] = torch.tensor(named)[classes[:, column]]
-    numbers = _values_in(library, ids, rng)
-    numbers[:, 0] = values[:, column, : library.value_size]
-    return _Attribute(ids, numbers)
-
-
-def _values_in(library: Factor, ids: Int64[Tensor, "b n"], rng: Rng) -> Float[Tensor, "b n v"]:
-    """Uniform in the boxes of the classes."""
-    middle = torch.tensor([c.prototype for c in library.classes])[ids]
-    half = torch.tensor([c.spread for c in library.classes])[ids]
-    return middle + half * (rng.fold("values").uniform(*middle.shape[1:]) * 2 - 1)
-
-
-def _places(
-    style: Style,
-    radius: Float[Tensor, "b n"],
-    wanted: Bool[Tensor, "b n"],
-    rng: Rng,
-    *,
-    farthest: float,
-) -> tuple[Float[Tensor, "b n 2"], Bool[Tensor, "b n"]]:
-    """Where solids start, apart from each other, and which of those wanted have found a place.
-
-    Around solid 0 there is room for the largest, and it starts where it stays in sight if it goes
-    `farthest` in any direction: so its place tells nothing.
-    """
-    n = radius.shape[1]
-    reserved = torch.cat([torch.full_like(radius[:, :1], style.largest), radius[:, 1:]], dim=1)
-    half = torch.full((n, 1, 1), style.arena)
-    half[0] = max(style.arena - farthest, 0)
-    tries = half * (rng.fold("place").uniform(n, TRIES, 2) * 2 - 1)
-    places, present = tries[:, :, 0].clone(), wanted.clone()
-    for i in range(1, n):
-        apart = tries[:, i, :, None] - places[:, None, :i]  # b tries i 2
-        far = apart[..., 0] ** 2 + apart[..., 1] ** 2
-        least = (reserved[:, :i] + reserved[:, i : i + 1] + GAP) ** 2
-        free = ((far > least[:, None]) | ~present[:, None, :i]).all(-1)  # b tries
-        present[:, i] &= free.any(1)
-        places[:, i] = tries[torch.arange(len(rng)), i, free.float().argmax(1)]
-    return places, present
-
-
 def _turned(step: Float[Tensor, "b n 2"], azimuth_deg: Float[Tensor, "b 1"]) -> Tensor:
     cos, sin = cos_sin(torch.deg2rad(azimuth_deg))  # b 1 each
     x, y = step.unbind(-1)
@@ -181,7 +172,7 @@ def _turned(step: Float[Tensor, "b n 2"], azimuth_deg: Float[Tensor, "b 1"]) -> 
 
 def _solids(
     style: Style,
-    drawn: Mapping[str, _Attribute],
+    drawn: Mapping[str, Attribute],
     motion: Motion,
     present: Bool[Tensor, "b n"],
     rng: Rng,
@@ -208,8 +199,20 @@ def _solids(
     }
 
 
+R = TypeVar("R", Scene, Motion)
+
+
+def _replaced(record: R, axis: int, rows: Int64[Tensor, " r"], others: R) -> R:
+    """With these rows of every tensor taken from `others`."""
+    names = [field.name for field in fields(record)]
+    return replace(
+        record,
+        **{k: getattr(record, k).index_copy(axis, rows, getattr(others, k)) for k in names},
+    )
+
+
 def _surface(
-    name: str, drawn: Mapping[str, _Attribute], grey: tuple[float, ...], num_frames: int
+    name: str, drawn: Mapping[str, Attribute], grey: tuple[float, ...], num_frames: int
 ) -> Float[Tensor, "3 m"]:
     """The colour of floor or wall: that of the first row of its factor, else the style's own."""
     if name in drawn:

@@ -5,14 +5,14 @@ Segments are what the rays through the centres of the pixels meet.
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vidcomp.world.scene3d.render import rows_at_a_time
 from vidcomp.world.scene3d.scene import Scene, camera_rays, pixel_centres, project
 from vidcomp.world.scene3d.scenes import Drawn
 from vidcomp.world.scene3d.shading import nearest
-from vidcomp.world.scene3d.solids import BOUNDS, Solids, by_shape, entry
+from vidcomp.world.scene3d.sight import own_pixels
 from vidcomp.world.truth import Truth
 
 
@@ -55,33 +55,7 @@ def visibility(scene: Scene, segments: UInt8[Tensor, "m h w"]) -> Float[Tensor, 
     height, width = segments.shape[1:]
     counts: list[Tensor] = []
     for solid in range(len(scene.shape)):
-        own = _own_pixels(scene, solid, height=height, width=width)
+        own = own_pixels(scene, solid, height=height, width=width)
         seen = (segments == solid + 1).sum((1, 2))
-        counts.append(seen / own.clamp_min(1))
+        counts.append(seen / own.row.bincount(minlength=len(scene)).clamp_min(1))
     return torch.stack(counts)
-
-
-def _own_pixels(scene: Scene, solid: int, *, height: int, width: int) -> Int64[Tensor, " m"]:
-    """The number of pixels that a solid would cover were it alone in a wider frame."""
-    centre = scene.centre[:, solid : solid + 1]
-    at = project(scene, centre, height=height, width=width)
-    bound = (scene.radius * by_shape(BOUNDS, scene.shape))[solid]
-    # The image of a sphere is an ellipse; this square around its centre holds it.
-    seen = centre[:, 0] - scene.eye
-    distance_2 = (seen * seen).sum(0)
-    reach = bound * scene.focal * min(height, width) * distance_2.sqrt()
-    reach = reach / (at.depth[0] * (at.depth[0] - bound)).clamp_min(1e-3)
-    low_x, high_x = (at.x[0] - reach).ceil(), (at.x[0] + reach).floor()
-    low_y, high_y = (at.y[0] - reach).ceil(), (at.y[0] + reach).floor()
-    low_x, high_x = low_x.clamp(-width, 2 * width), high_x.clamp(-width, 2 * width)
-    low_y, high_y = low_y.clamp(-height, 2 * height), high_y.clamp(-height, 2 * height)
-    columns = (high_x - low_x + 1).clamp_min(0).long()
-    counts = columns * (high_y - low_y + 1).clamp_min(0).long()
-    row = torch.repeat_interleave(counts)
-    pixel = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    x = low_x[row] + pixel % columns[row]
-    y = low_y[row] + pixel // columns[row]
-    rays = camera_rays(scene[row], x[:, None], y[:, None], height=height, width=width)
-    own = Solids.of(scene, solid * len(scene) + row)
-    hit = entry(own, rays.origin[..., 0], rays.direction[..., 0]).isfinite()
-    return torch.bincount(row[hit], minlength=len(scene))

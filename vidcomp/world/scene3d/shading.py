@@ -35,6 +35,11 @@ SHINE = ((25.0, 1.3), (3.0, 5.0))
 has faded out; a bright core and a wide glow, since metal is not quite smooth."""
 
 
+BACKDROP = 1.2
+"""How steeply the sky brightens above the horizon, in skies. A studio is light all around and dark
+overhead: flat metal tops mirror what stands 20 to 40 degrees high, the brightest part of it."""
+
+
 class Surface(NamedTuple):
     """What each ray meets first. `solid` is -1 for floor, walls and sky."""
 
@@ -86,8 +91,9 @@ def radiance(scene: Scene, rays: Rays, *, in_mirror: bool = False) -> Float[Tens
 
     colour = albedo * _light(scene, points, normal, met.solid)
     haze = distance / (distance + scene.haze[:, None])
-    up = 1 - rays.direction[2].clamp_min(0)
-    sky = scene.sky[..., None] * (up * up)  # dark overhead, as a studio is
+    up = rays.direction[2].clamp_min(0)
+    dark = (1 - up * up) * (1 - up * up)
+    sky = scene.sky[..., None] * ((1 + BACKDROP * up) * dark)
     colour = colour + haze * haze * (sky - colour)
     if in_mirror:
         lamps = _lamps_seen(scene, rays)
