@@ -252,7 +252,7 @@ def test_a_tokenizer_is_neither_sampled_nor_scored(fsq: Path, judge: Path, fails
 def test_scoring_without_a_judge(maskgit: Path, fails: Fails, fsq: Path) -> None:
     assert "no fitted judge in" in fails("probe", maskgit, "probe=nowhere")
     assert "holds no fitted judge" in fails("probe", maskgit, f"probe={fsq}")
-    assert "takes the judge's folder; example: probe=" in fails("probe", maskgit)
+    assert "takes a judge: the folder of a fitted one, such as probe=" in fails("probe", maskgit)
 
 
 def test_a_full_disk_while_a_checkpoint_is_written(

@@ -11,7 +11,7 @@ from vidcomp.config import RootSettings, read_yaml
 from vidcomp.datasets.base import DataRoot
 from vidcomp.evaluation import ProbeFit
 from vidcomp.evaluation.foreign import Prompts
-from vidcomp.probes.base import TrainedJudge
+from vidcomp.probes.base import PROBES, TrainedJudge
 from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
 from vidcomp.study import StudyConfig
 from vidcomp.types import LatentSpec
@@ -88,7 +88,8 @@ class TestConfig:
             case StudyConfig():
                 named = list(config.bases.values())
                 for world in config.worlds.values():
-                    named += [world.data, world.probe, *world.tokenizers.values()]
+                    named += [world.data, *world.tokenizers.values()]
+                    named += [world.probe] if world.probe not in PROBES.names() else []
                 assert all(Path(name).is_file() for name in named)
             case DataRoot():
                 if (factors := factors_of(config.data)) is not None:

@@ -250,5 +250,5 @@ def test_scoring_asks_in_a_space_by_name(
     assert "probe frechet was not asked: " in said
     assert "memory was not asked: memory needs 4 fresh real clips" in said
     assert run_tool("probe", run, f"probe={judge}", "also=[fidelity]") == 2
-    legal = "circuits, frechet, heads, layers, memory, retrieval"
+    legal = "circuits, directions, frechet, heads, layers, locality, memory, retrieval"
     assert f"fidelity is not asked by name; legal: {legal}" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from vidcomp.evaluation.model_access import ModelAccess, look_inside, state_at
 from vidcomp.models.generator import GeneratorConfig
 from vidcomp.objectives.base import OBJECTIVES
 from vidcomp.pipeline import Pipeline
+from vidcomp.probes import base_network
 from vidcomp.probes.base import PROBES, ClipSet, Model, Subject
 from vidcomp.probes.base_network import NetworkProbe
 from vidcomp.runs import load_tokenizer
@@ -213,12 +214,10 @@ def test_the_level_is_how_much_is_shown(objective: str, fsq: Path) -> None:
 
 
 def inside_probes() -> list[str]:
-    names = PROBES.names()
-    built = {
-        name: PROBES.config(name).build(build(DataConfig.model_validate(DATA))[1].factors)
-        for name in names
-    }
-    return [name for name, probe in built.items() if isinstance(probe, NetworkProbe)]
+    factors = build(DataConfig.model_validate(DATA)).split.factors
+    named = {name: PROBES.config(name) for name in PROBES.names()}
+    inside = {name: c for name, c in named.items() if isinstance(c, base_network.Config)}
+    return [name for name, c in inside.items() if isinstance(c.build(factors), NetworkProbe)]
 
 
 @pytest.mark.parametrize("run", ["maskgit", "flow"])
@@ -273,7 +272,7 @@ def test_they_are_asked_by_name_in_every_checkpoint_if_wanted(
     said = capsys.readouterr().err
     assert "oracle is not asked by name; legal: circuits, " in said
     assert run_tool("probe", run, "also=[heads]") == 2
-    assert "takes the judge's folder" in capsys.readouterr().err
+    assert "takes a judge" in capsys.readouterr().err
 
 
 def test_a_probe_that_cannot_look_says_why_and_the_others_do(

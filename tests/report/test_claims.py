@@ -227,7 +227,7 @@ class TestMeasures:
 
     @pytest.mark.parametrize("raw", [{"of": "probe"}, {"probe": "heads", "score": "x"}])
     def test_a_probe_is_named_with_its_score(self, raw: dict[str, str]) -> None:
-        with pytest.raises(ValidationError, match="takes 'probe' and 'score'"):
+        with pytest.raises(ValidationError, match="takes 'score', and 'probe' or"):
             Measure.model_validate(raw)
 
 

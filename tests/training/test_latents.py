@@ -19,7 +19,7 @@ from vidcomp.models.locations import LocationsConfig
 from vidcomp.runs import EvaluateConfig, newest_checkpoint
 from vidcomp.seeding import Rng
 from vidcomp.training import latents
-from vidcomp.training.generator_task import GeneratorTask, LatentBatch
+from vidcomp.training.generator_task import GeneratorTask, LatentBatch, refuse_unlocated
 from vidcomp.training.latents import CACHE, Kept, code_type
 from vidcomp.training.tasks import refuse_misfits, train, training_rows
 from vidcomp.types import Grid, LatentSpec
@@ -153,8 +153,9 @@ def test_who_is_told_of_places_needs_clips_that_have_them(fsq: Path) -> None:
     words = (
         r"conditioning\.locations: these clips do not say .*; take .* or drop it \(sprites here\)"
     )
+    blind = task_of(fsq, places=LocationsConfig())
     with pytest.raises(UserError, match=words) as error:
-        task_of(fsq, places=LocationsConfig())
+        refuse_unlocated(blind.run, blind.dataset, blind.rows)
     assert "\n" not in str(error.value)
     task = task_of(fsq, data=COUNTED, cache="none", places=LocationsConfig())
     curves = EvaluateConfig(every=1, probe="anywhere")

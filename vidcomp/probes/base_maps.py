@@ -88,7 +88,7 @@ def extents(
         "r90": _radius(maps, cells, 0.9),
         "participation": total.square() / maps.square().sum(-1),
     }
-    if grid.t > 1:
+    if frames.any():
         found["r50_frames"] = _radius(maps, frames, 0.5)
         found["r90_frames"] = _radius(maps, frames, 0.9)
     return {name: values.where(total > 0, torch.nan) for name, values in found.items()}

@@ -7,9 +7,9 @@ variant and replaces.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, PositiveFloat, PositiveInt
 
 from vidcomp.config import RootSettings, Settings, UserError, nearest
 from vidcomp.report.claims import Claim
@@ -43,11 +43,24 @@ class Size(Settings):
 
 class Trial(Settings):
     """Samples that are only scored, beside the run's own: `set` are keys of ``sampling``; no
-    `levels` are all."""
+    `levels` are all, and no `cells` too."""
 
     set: Overrides = {}
     weights: Literal["averaged", "raw"] = "averaged"
     levels: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+
+
+class Also(Settings):
+    """A probe that is asked by name only: of which `cells` (none are all), with `set` for its
+    settings. A list alone is the cells."""
+
+    cells: tuple[str, ...] = ()
+    set: Overrides = {}
+
+
+def _cells_alone(raw: Any) -> Any:
+    return {"cells": raw} if isinstance(raw, (list, tuple)) else raw
 
 
 class Tune(Settings):
@@ -65,8 +78,7 @@ class StudyConfig(RootSettings):
     ``tokenizer`` is one of the world's by name or YAML; ``data`` may be left to the world.
     `cells`: by name, each the axes' values that are not their first; none are the full cross.
     `exclude`: axes' values that do not go together.
-    `also`: probes that are asked by name only, such as heads, and the cells that are looked at, all
-    if none is named.
+    `also`: probes that are asked by name only, such as heads.
     `tuned`: what a study with `tune` wrote, applied after the axis that it was tuned by.
     `time_limit_s`: a slice; what runs at its end goes on in the next.
     """
@@ -83,7 +95,7 @@ class StudyConfig(RootSettings):
     size: str | None = None
     sizes: dict[str, Size] = {}
     trials: dict[str, Trial] = {}
-    also: dict[str, tuple[str, ...]] = {}
+    also: dict[str, Annotated[Also, BeforeValidator(_cells_alone)]] = {}
     tune: Tune | None = None
     tuned: str | None = None
     claims: dict[str, Claim] = {}

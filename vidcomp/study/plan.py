@@ -102,9 +102,15 @@ class Plan:
 
     def asked_of(self, cell: Cell) -> Trials:
         """What is asked of the runs of a cell beside their scores."""
+        trials = {
+            name: trial.model_copy(update={"cells": ()})
+            for name, trial in self.trials.items()
+            if not trial.cells or cell.name in trial.cells
+        }
         also = self.config.also.items()
-        probes = (name for name, cells in also if not cells or cell.name in cells)
-        return Trials(trials=dict(self.trials), also=tuple(probes))
+        probes = [(name, a.set) for name, a in also if not a.cells or cell.name in a.cells]
+        named = tuple({"name": name, **settings} if settings else name for name, settings in probes)
+        return Trials(trials=trials, also=named)
 
     @property
     def asked(self) -> dict[str, Asked]:
@@ -215,12 +221,15 @@ def check_trials(planned: PlannedRun, trials: Mapping[str, Trial]) -> None:
 def check_also(config: StudyConfig, cells: Mapping[str, Cell]) -> None:
     """Raises UserError if there is no such probe or cell."""
     try:
-        Scoring.model_validate({"probe": "", "also": list(config.also)})
+        asked = [{"name": name, **also.set} for name, also in config.also.items()]
+        Scoring.model_validate({"probe": "", "also": asked})
     except ValidationError as error:
         raise UserError(f"study {config.name}: {explain(error)}") from None
-    for probe, looked_at in config.also.items():
+    looked = {f"also {probe}": also.cells for probe, also in config.also.items()}
+    tried = {f"trial {name}": trial.cells for name, trial in config.trials.items()}
+    for asker, looked_at in {**looked, **tried}.items():
         for cell in looked_at:
-            require_name(cell, cells, f"also {probe}: cell")
+            require_name(cell, cells, f"{asker}: cell")
 
 
 def check_claims(

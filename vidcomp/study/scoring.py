@@ -53,10 +53,10 @@ _REAL_CLIPS = 500
 
 class Trials(RootSettings):
     """What is asked of a study's runs beside their scores. `also`: probes that scoring asks by name
-    only."""
+    only, with settings if there are any."""
 
     trials: dict[str, Trial] = {}
-    also: tuple[str, ...] = ()
+    also: tuple[str | dict[str, Any], ...] = ()
 
 
 def score_run(folder: Path, probe: str, trials: Trials) -> Path:
