@@ -57,7 +57,8 @@ class Dataset(FileDataset):
         # Where clips are resized or skip frames, what was noted of the files is not true of them.
         as_noted = config.windows == "first" and config.temporal_stride == 1 and not files.resized
         self._has_truth = as_noted and _has_truth(config.path, self.table.paths)
-        if files.are_new and config.labels == "table":
+        of_a_user = files.are_new and Manifest.load(config.path) is None
+        if of_a_user and config.labels == "table":
             _say_what_is_not_listed(config.path, listed.paths)
 
     def truth(self, indices: Int64[Tensor, " b"]) -> Truth | None:

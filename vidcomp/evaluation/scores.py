@@ -24,11 +24,12 @@ from vidcomp.evaluation.clips import clip_set, data_of
 from vidcomp.evaluation.extractors import OWN
 from vidcomp.evaluation.features import Look, compare_in_space
 from vidcomp.evaluation.judge import judge_digest, judge_name, judge_of
+from vidcomp.evaluation.locality_maps import draw_maps
 from vidcomp.evaluation.model_access import look_inside
 from vidcomp.evaluation.samples import generator_of, read_samples, sample_run
 from vidcomp.media import write_bytes
 from vidcomp.pipeline import reconstruct
-from vidcomp.probes import base_features, base_network
+from vidcomp.probes import base_features, base_network, locality
 from vidcomp.probes.base import (
     PROBES,
     UNREADABLE,
@@ -95,8 +96,9 @@ def probe_run(
 ) -> Path:
     """Score a run's samples, real clips and their reconstructions; write ``RUN/scores.json``.
 
-    Also ``RUN/examples.npz``: a few clips of each combination and source, with the verdicts; and
-    ``RUN/tables.npz``: what probes found that is no score, as ``retrieval/samples/confusion``.
+    Also ``RUN/examples.npz``: a few clips of each combination and source, with the verdicts;
+    ``RUN/tables.npz``: what probes found that is no score, as ``retrieval/samples/confusion``; and,
+    if locality is asked about, its maps: ``RUN/locality.png`` and ``RUN/locality.mp4``.
     """
     pipeline, run = generator_of(folder)
     dataset, split = data_of(folder, run.data)
@@ -130,6 +132,11 @@ def probe_run(
     save_examples(folder / "examples.npz", subject, judged)
     tables = {f"{n}/{key}": t for n, f in found.items() for key, t in f.tables.items()}
     _save_arrays(folder / "tables.npz", tables)
+    for config in inside:
+        if isinstance(config, locality.Config) and config.name in found:
+            of_last = found[config.name].tables
+            maps = {key: t for key, t in of_last.items() if not key.startswith("step-")}
+            draw_maps(maps, folder, window=config.window)
     record = {
         "judge": name,
         "judge_folder": str(probe) if isinstance(judge, TrainedJudge) else None,

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from vidcomp.report.collect import Group, TrainedTokenizer, series
 from vidcomp.world.splits import LEVEL_COLOURS, level_name
 
-_INK, _RULE = "#010203", "#040506"
+INK, _RULE = "#010203", "#040506"
 _THEME = """<style>
 :root { --ink: #4a4f58; --rule: #dfe2e7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #b4bac4; --rule: #363c46; } }
@@ -35,22 +35,22 @@ SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vidcomp",
     "font.size": 9,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": _RULE,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "grid.color": _RULE,
     "grid.linewidth": 0.6,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
 }
-_WIDTH_IN, _ROW_IN = 3.6, 2.1
+WIDTH_IN, ROW_IN = 3.6, 2.1
 
 Line = tuple[Sequence[float], Sequence[float]]
 """x and y."""
@@ -81,7 +81,7 @@ def training(group: Group, levels: Sequence[str]) -> Picture:
     losses = [line for run in group.runs if (line := series(run.metrics, "loss"))[0]]
     chance = [s.joint.chance for s in group.runs[0].levels.values()]
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(_WIDTH_IN, 2 * _ROW_IN), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 2 * ROW_IN), layout="constrained")
         above, below = figure.subplots(2, sharex=True)
         _accuracy_axis(above, chance[0] if chance else None)
         above.set_ylabel("joint accuracy")
@@ -91,7 +91,7 @@ def training(group: Group, levels: Sequence[str]) -> Picture:
             )
         _draw_levels(above, curves)
         for x, y in losses:
-            below.plot(x, y, color=_INK, linewidth=0.9)
+            below.plot(x, y, color=INK, linewidth=0.9)
         below.set_ylabel("loss")
         below.set_xlabel("step")
         source = svg(figure)
@@ -110,7 +110,7 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         curves[level] = [([float(k) for k in range(len(frames))], frames) for frames in values]
     chance = [s.joint.chance for s in group.runs[0].levels.values()]
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(_WIDTH_IN, _ROW_IN), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, ROW_IN), layout="constrained")
         axes = figure.subplots()
         _accuracy_axis(axes, chance[0] if chance else None)
         axes.set_xlabel("frame")
@@ -118,7 +118,7 @@ def by_frame(group: Group, levels: Sequence[str]) -> Picture:
         axes.set_ylabel("all factors right")
         trained, longest = group.runs[0].clips.num_frames, _longest(curves)
         if longest > trained:  # a rollout
-            axes.axvline(trained - 0.5, color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            axes.axvline(trained - 0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
         _draw_levels(axes, curves)
         source = svg(figure)
     ends = [
@@ -137,9 +137,9 @@ def reconstruction(tokenizer: TrainedTokenizer) -> Picture | None:
     if not x:
         return None
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(_WIDTH_IN, _ROW_IN), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, ROW_IN), layout="constrained")
         axes = figure.subplots()
-        axes.plot(x, y, color=_INK, linewidth=0.9)
+        axes.plot(x, y, color=INK, linewidth=0.9)
         axes.set_xlabel("step")
         axes.set_ylabel("training PSNR (dB)")
         source = svg(figure)
@@ -153,7 +153,7 @@ def _accuracy_axis(axes: Axes, chance: float | None) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     if chance is not None:
-        axes.axhline(chance, color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.axhline(chance, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
 
 
 def _draw_levels(axes: Axes, curves: Mapping[str, Sequence[Line]]) -> None:
@@ -179,6 +179,6 @@ def svg(figure: Figure) -> str:
     """The figure, drawn with `SETTINGS`, as a ``data:`` address."""
     content = io.StringIO()
     figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    text = content.getvalue().replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
+    text = content.getvalue().replace(INK, "var(--ink)").replace(_RULE, "var(--rule)")
     text = text[text.index("<svg") :].replace("<defs>", f"{_THEME}<defs>", 1)
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidcomp.media import write_bytes, write_gif, write_video
-from vidcomp.report import figures, judges, measures, tables
+from vidcomp.report import figures, judges, lengths, measures, tables
 from vidcomp.report.collect import (
     MissingRun,
     ScoredRun,
@@ -151,6 +151,10 @@ def _world_view(
         "products": measures.products(world),
         "compositions": measures.compositions(world),
         "in_space": measures.in_space(world),
+        "recalls": lengths.recalls(world),
+        "counted": min((recall for _, recall in lengths.ceiling(world)), default=None),
+        "leakages": lengths.leakages(world),
+        "together": lengths.together(world),
         "spaces": measures.spaces(world),
         "tokenizers": tables.tokenizer_rows(world, tokenizers),
         "probe": next((a for a in judged if set(next(iter(a.values()))) == names), {}),
