@@ -322,7 +322,7 @@ def test_a_judge_knows_the_tokenizers_it_was_fitted_with(fsq: Path, tmp_path: Pa
     config = fitting(tokenizers=[str(tokenizer)])
     out = fit_probe(config, tmp_path / "judge")
     accuracy = json.loads((out / "probe.json").read_text())["accuracy"]
-    assert accuracy.keys() == {"real", "blurred", "reconstruction by tokenizer"}
+    assert accuracy.keys() == {"real", "blurred", "spoiled", "reconstruction by tokenizer"}
     newest_checkpoint(tokenizer).rename(tokenizer / "checkpoint-0")
     with pytest.raises(UserError, match="another tokenizers"):
         fit_probe(config, out)

@@ -120,7 +120,7 @@ def test_what_a_judge_that_is_not_fitted_cannot_do(
         make_plan(study_of(set={"evaluate": {"every": 3}}))
     with pytest.raises(UserError, match="trial composed: cell 'some' does not exist"):
         make_plan(study_of(trials={"composed": {"cells": ["some"]}}))
-    with pytest.raises(UserError, match="unknown key .windw.; did you mean .window."):
+    with pytest.raises(UserError, match=r"unknown key .windw.; did you mean .window."):
         make_plan(study_of(also={"locality": {"set": {"windw": 3}}}))
 
 

@@ -12,7 +12,8 @@ from vidcomp.datasets import sprites
 from vidcomp.nn.classifier import Classifier
 from vidcomp.nn.weights import reset
 from vidcomp.probes import factors
-from vidcomp.probes.base import ClipSet, Subject
+from vidcomp.probes.base import UNREADABLE, ClipSet, Subject
+from vidcomp.probes.base_spoiled import background, spoiled
 from vidcomp.seeding import Rng
 from vidcomp.types import video_from_frames
 from vidcomp.world.concepts import choose
@@ -51,12 +52,35 @@ def fitted() -> factors.Judge:
 def test_learns_every_factor_motion_from_single_pixel_steps(fitted: factors.Judge) -> None:
     held_out = world(DEMO, num_clips=160, seed=2, num_frames=5)
     accuracy = fitted.check({"real": held_out})
-    assert accuracy.keys() == {"real", "blurred"}
+    assert accuracy.keys() == {"real", "blurred", "spoiled"}
+    for score in accuracy.pop("spoiled").values():  # the share that is refused
+        assert score.value > 0.4
     for source, scores in accuracy.items():
         assert scores.keys() == DEMO.keys()
         for name, score in scores.items():
             assert score.value > 0.95, (source, name)
             assert score.n == 160 and score.chance == 0.5
+
+
+def test_where_there_is_nothing_nothing_is_read(fitted: factors.Judge) -> None:
+    """A judge that must answer calls an empty frame one of its classes, always the same."""
+    clips = world(DEMO, num_clips=16, seed=3, num_frames=3)
+    behind = background(clips.video[:, :, 0])[:, :, None]
+    for share in (0.0, 0.1):
+        faint = behind + share * (clips.video - behind)
+        assert (fitted.read(faint) == UNREADABLE).float().mean() > 0.9
+    assert (fitted.read(clips.video) == UNREADABLE).float().mean() < 0.05
+
+
+def test_frames_are_spoiled_each_on_its_own_and_keep_their_range() -> None:
+    frames = world(DEMO, num_clips=64, seed=4, num_frames=2).video[:, :, 0]
+    rng = Rng.make(0, "spoil", torch.arange(64))
+    changed = spoiled(frames, rng)
+    assert changed.shape == frames.shape and changed.abs().amax() <= frames.abs().amax()
+    assert ((changed - frames).abs().amax((1, 2, 3)) > 0.2).float().mean() > 0.95
+    assert torch.equal(changed, spoiled(frames, rng))
+    plain = torch.full((8, 3, 16, 16), -0.9)
+    torch.testing.assert_close(spoiled(plain, rng[torch.arange(8)]), plain)
 
 
 def test_motion_is_read_from_the_pair_and_turns_round_with_time() -> None:

@@ -8,6 +8,9 @@ A judge fitted on clean clips misreads blurry ones, and differently so on each l
 very effect that is being looked for. So it is fitted on real clips and on their reconstructions by
 every tokenizer in use, a third of them blurred 3 x 3, with noise, and on **all** combinations: a
 set that lacks one is refused. Its accuracy on held-out clips of each source is stored with it.
+
+One more network tells whether there is anything to read: frames that are faded, torn, halved or
+double are `UNREADABLE` in every factor (`base_spoiled`).
 """
 
 import json
@@ -31,12 +34,16 @@ from vidcomp.nn.classifier import Classifier
 from vidcomp.nn.weights import reset
 from vidcomp.probes import base
 from vidcomp.probes.base import ClipSet, Progress, Score, proportion, refuse_no_factors
+from vidcomp.probes.base_spoiled import spoiled
 from vidcomp.seeding import Rng
 from vidcomp.types import Video, check_video
 from vidcomp.world.factors import Factor, Factors
 from vidcomp.world.scenes import check_frames
 
 _BLURRED_SHARE = 1 / 3
+_SURELY = 0.9
+"""The probability of being spoiled from which on a frame is refused: in doubt it is read."""
+
 _CLIPS_AT_A_TIME = 64
 
 
@@ -66,7 +73,8 @@ class Judge(base.TrainedJudge):
             Classifier(6 if f.temporal else 3, num_classes=len(f.classes), width=config.width)
             for f in factors.items
         ]
-        self.networks = nn.ModuleList(self.classifiers)
+        self.intact = Classifier(3, num_classes=2, width=config.width)  # spoiled, intact
+        self.networks = nn.ModuleList([*self.classifiers, self.intact])
 
     def fit(
         self,
@@ -87,6 +95,7 @@ class Judge(base.TrainedJudge):
         rng = Rng.make(seed, "probe weights", torch.zeros(1, dtype=torch.int64))
         for factor, network in self._readers():
             reset(network, rng.fold(factor.name))
+        reset(self.intact, rng.fold("is it intact?"))
         self.networks.train()
         base.fit(
             self,
@@ -103,7 +112,8 @@ class Judge(base.TrainedJudge):
         return self.networks.parameters()
 
     def loss(self, sets: Mapping[str, ClipSet], rng: Rng) -> Float[Tensor, " b"]:
-        """Cross-entropy, summed over factors, of one pair of frames for each stream of `rng`."""
+        """Cross-entropy, summed over factors, of one pair of frames for each stream of `rng`; and
+        that of telling its frame from a spoiled one."""
         shares = [rng[i :: len(sets)] for i in range(len(sets))]  # as many clips from each source
         drawn = [_draw_pairs(c, share) for c, share in zip(sets.values(), shares, strict=True)]
         pairs = torch.cat([pair for pair, _ in drawn])  # b c 2 h w
@@ -116,22 +126,28 @@ class Judge(base.TrainedJudge):
             images = rearrange(pairs, "b c frames h w -> b (frames c) h w")
             logits = network(images if factor.temporal else frames)
             losses = losses + F.cross_entropy(logits, classes[:, f], reduction="none")
-        return losses
+        both = torch.cat([spoiled(frames, rng.fold("spoiled")), frames])
+        is_intact = torch.arange(2, device=both.device).repeat_interleave(len(frames))
+        told = F.cross_entropy(self.intact(both), is_intact, reduction="none")
+        return losses + told.unflatten(0, (2, -1)).mean(0)
 
     @torch.no_grad()
     def read(self, video: Video) -> Int64[Tensor, "b t f"]:
-        """The likeliest class of each factor in each frame; never `UNREADABLE`."""
+        """The likeliest class of each factor in each frame, `UNREADABLE` in all where the frame
+        shows no whole object."""
         check_video(video)
         self._refuse_unreadable(video)
         self.networks.to(video.device)
         return torch.cat([self._read_chunk(c.float()) for c in video.split(_CLIPS_AT_A_TIME)])
 
     def check(self, sets: Mapping[str, ClipSet]) -> dict[str, dict[str, Score]]:
-        """Accuracy per frame by source and factor, ``blurred`` among the sources if ``real`` is."""
+        """Accuracy per frame by source and factor, ``blurred`` among them if ``real`` is; and
+        how many ``spoiled`` frames are called unreadable, which is the same for all factors."""
+        self.accuracy = {}
         if "real" in sets:
             real = sets["real"]
+            self.accuracy["spoiled"] = self._refused(real.video)
             sets = {**sets, "blurred": replace(real, video=_blur(real.video))}
-        self.accuracy = {}
         for source, clips in sets.items():
             right = (self.read(clips.video) == clips.classes[:, None]).float().mean(1)  # b f
             self.accuracy[source] = {
@@ -197,7 +213,17 @@ class Judge(base.TrainedJudge):
             verdicts = rearrange(network(images).argmax(1), "(b n) -> b n", n=windows.shape[2])
             first = verdicts[:, : video.shape[2] - windows.shape[2]]  # frame 0 has frame 1's
             columns.append(torch.cat([first, verdicts], dim=1))  # b t
-        return torch.stack(columns, dim=-1)
+        told = self.intact(rearrange(video, "b c t h w -> (b t) c h w")).softmax(1)
+        readable = rearrange(told[:, 0] < _SURELY, "(b t) -> b t 1", t=video.shape[2])
+        return torch.stack(columns, dim=-1).where(readable, base.UNREADABLE)
+
+    def _refused(self, video: Video) -> dict[str, Score]:
+        rng = Rng.make(0, "check spoiled", torch.arange(len(video), device=video.device))
+        frames = spoiled(video[:, :, 0], rng)[:, :, None]
+        wanted = 2 if any(factor.temporal for factor in self.factors.items) else 1
+        verdicts = self.read(frames.expand(-1, -1, wanted, -1, -1))
+        refused = (verdicts == base.UNREADABLE).float().mean((1, 2))
+        return {factor.name: proportion(refused, chance=0.5) for factor in self.factors.items}
 
     def _augment(self, pairs: Float[Tensor, "b c 2 h w"], rng: Rng) -> Float[Tensor, "b c 2 h w"]:
         blurred = rng.fold("blurred").bernoulli(_BLURRED_SHARE, 1)[:, 0]
