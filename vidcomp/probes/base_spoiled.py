@@ -1,8 +1,8 @@
 """Frames that show nothing that could be read: what a judge has to refuse.
 
 A classifier always answers. One that was fitted on whole objects alone called nearly empty frames
-"triangle, blue, small", in every frame and on every seed, so that generators which drew nothing
-scored 95 % on the one combination that they had never seen. Here are frames of the kinds that weak
+"triangle, blue, small", so that a generator which drew next to nothing scored 94 % on the one
+combination that was furthest from all that it had seen. Here are frames of the kinds that weak
 generators make; a judge learns to call them unreadable.
 """
 
