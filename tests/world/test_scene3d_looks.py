@@ -6,39 +6,18 @@ import math
 
 import pytest
 import torch
+from drawn_scenes import draw
 from torch import Tensor
 
-from vidcomp.seeding import Rng
 from vidcomp.world.concepts import choose
 from vidcomp.world.factors import Factors
-from vidcomp.world.scene3d.concepts import LIBRARIES, StyleName
+from vidcomp.world.scene3d.concepts import LIBRARIES
 from vidcomp.world.scene3d.render import render_frames
-from vidcomp.world.scene3d.scenes import LEAST_SEEN, SIGHT_PX, Drawn, draw_scenes
+from vidcomp.world.scene3d.scenes import LEAST_SEEN, SIGHT_PX
 from vidcomp.world.scene3d.seen import segments, truth_of
 from vidcomp.world.scene3d.sight import share_seen
 
 HUES = next(f.class_names for f in LIBRARIES["room"] if f.name == "object_hue")
-
-
-def draw(
-    style: StyleName,
-    factors: Factors,
-    classes: Tensor,
-    *,
-    index: Tensor | None = None,
-    num_frames: int = 1,
-    num_objects: tuple[int, int] = (1, 1),
-) -> Drawn:
-    index = torch.arange(len(classes)) if index is None else index
-    return draw_scenes(
-        style,
-        factors,
-        classes,
-        factors.prototypes(classes),
-        Rng.make(0, "scene", index),
-        num_frames=num_frames,
-        num_objects=num_objects,
-    )
 
 
 def mean_hue(rgb: Tensor) -> float:

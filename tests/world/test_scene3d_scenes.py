@@ -5,42 +5,19 @@ from dataclasses import fields
 
 import pytest
 import torch
+from drawn_scenes import draw, same_clip
 from torch import Tensor
 
 from vidcomp.config import UserError
-from vidcomp.seeding import Rng
 from vidcomp.world.concepts import choose
 from vidcomp.world.factors import Factors
 from vidcomp.world.scene3d.concepts import LIBRARIES, StyleName
 from vidcomp.world.scene3d.places import GAP
 from vidcomp.world.scene3d.render import render_frames
 from vidcomp.world.scene3d.scene import Scene
-from vidcomp.world.scene3d.scenes import Drawn, draw_scenes
 from vidcomp.world.scene3d.seen import truth_of
 from vidcomp.world.scene3d.solids import SHAPES
 from vidcomp.world.scene3d.styles import STYLES
-
-
-def draw(
-    style: StyleName,
-    factors: Factors,
-    classes: Tensor,
-    *,
-    num_frames: int = 1,
-    num_objects: tuple[int, int] = (1, 1),
-    same_clip: bool = False,
-) -> Drawn:
-    """With prototypes as values; `same_clip` gives all rows the nuisance draws of clip 3."""
-    index = torch.arange(len(classes)) * (not same_clip) + 3 * same_clip
-    return draw_scenes(
-        style,
-        factors,
-        classes,
-        factors.prototypes(classes),
-        Rng.make(0, "scene", index),
-        num_frames=num_frames,
-        num_objects=num_objects,
-    )
 
 
 def everything(style: StyleName) -> Factors:
@@ -54,7 +31,9 @@ def test_all_240_combinations_of_3d_shapes_look_different() -> None:
         {name: library[name] for name in ("object_hue", "shape", "scale")}, LIBRARIES["room"]
     )
     assert factors.num_combinations == 240
-    scene = draw("room", factors, factors.combinations(), same_clip=True).scene
+    scene = draw(
+        "room", factors, factors.combinations(), index=same_clip(factors.combinations())
+    ).scene
     frames = render_frames(scene, height=32, width=32)
     assert len(frames.flatten(1).unique(dim=0)) == 240
     # The same room around all of them: only what the object covers or shades is different.
@@ -86,11 +65,13 @@ def test_a_factor_controls_what_it_names_and_nothing_else(style: StyleName, name
     classes = torch.zeros(size, len(factors), dtype=torch.int64)
     classes[:, column] = torch.arange(size)
     n = 4 if style == "clevr" else 1
-    drawn = draw(style, factors, classes, num_frames=1, num_objects=(n, n), same_clip=True)
+    drawn = draw(
+        style, factors, classes, num_frames=1, num_objects=(n, n), index=same_clip(classes)
+    )
     changed = {f.name for f in fields(Scene) if not rows_equal(getattr(drawn.scene, f.name))}
     if name == "motion":
         assert changed <= CONTROLS[name]
-        moved = draw(style, factors, classes, num_frames=2, same_clip=True).motion
+        moved = draw(style, factors, classes, num_frames=2, index=same_clip(classes)).motion
         assert len((moved.positions[:, 1, 0] - moved.positions[:, 0, 0]).unique(dim=0)) == size
         assert (moved.positions[:, 0] == moved.positions[:1, 0]).all()  # the start tells nothing
     else:

@@ -9,6 +9,7 @@ where the others hide it, they stand elsewhere.
 Every draw is a pure function of (seed, index), so clip i is the same in any batch.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -87,27 +88,18 @@ def draw_scenes(
     Where others hide solid 0, they are placed anew.
     """
 
-    def draw(rows: Int64[Tensor, " r"], attempt: int) -> Drawn:
-        return _draw(
-            style_name,
-            factors,
-            classes[rows],
-            values[rows],
-            rng[rows],
-            num_frames=num_frames,
-            num_objects=num_objects,
-            attempt=attempt,
-        )
-
+    draw = functools.partial(
+        _draw, style_name, factors, num_frames=num_frames, num_objects=num_objects
+    )
     rows = torch.arange(len(rng))
-    drawn = latest = draw(rows, 0)
+    drawn = latest = draw(classes, values, rng, attempt=0)
     for attempt in range(1, ATTEMPTS + 1 if num_objects[1] > 1 else 1):
         share = share_seen(latest.scene, 0, side=SIGHT_PX)
         hidden = (share.reshape(len(rows), num_frames) < LEAST_SEEN).any(1)
         rows = rows[hidden]
         if not len(rows):
             break
-        latest = draw(rows, attempt)
+        latest = draw(classes[rows], values[rows], rng[rows], attempt=attempt)
         drawn = drawn.replaced(rows, latest)
     return drawn
 
