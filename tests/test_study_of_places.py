@@ -15,6 +15,7 @@ from scipy import stats
 from vidcomp.config import UserError
 from vidcomp.report import lengths, page
 from vidcomp.study import StudyConfig, listing, make_plan, run_study
+from vidcomp.study.scoring import Trials, score_run
 
 DISCS: dict[str, Any] = {
     "dataset": {
@@ -109,6 +110,16 @@ def test_it_runs_to_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {"network/0.1/leakage", "untrained/0.1/leakage"} <= set(scores["scores"]["locality"])
     assert (html.parent / of_all["name"] / "locality.png").is_file()
     assert all(line.startswith("finished") for line in listing(study_of())[:-1])
+
+    settings = {"clips": 2, "probes": 3, "perturbed": 2, "also_at": [], "level": 0.7}
+    other = {"locality": {"cells": ["all"], "set": settings}}
+    open_jobs = [line for line in listing(study_of(also=other))[:-1] if "finished" not in line]
+    assert len(open_jobs) == 2, "the runs that were asked with other settings"
+    asked = Trials(also=({"name": "locality"} | settings,))
+    score_run(html.parent / of_all["name"], "counting", asked)
+    again = json.loads((html.parent / of_all["name"] / "scores.json").read_text())
+    levels = {key.split("/")[1] for key in again["scores"]["locality"]}
+    assert levels == {"0.7"}, "each as it was asked last"
 
 
 def test_what_a_judge_that_is_not_fitted_cannot_do(

@@ -39,6 +39,12 @@ class PlannedTokenizer:
 
 
 @dataclass(frozen=True)
+class PlannedJudge:
+    fit: ProbeFit
+    folder: Path
+
+
+@dataclass(frozen=True)
 class PlannedWorld:
     """A world with its folders. `tokenizers` by the names that generators use; `judge` is None if
     it needs no fitting."""
@@ -49,13 +55,12 @@ class PlannedWorld:
     factors: Factors
     split: Split
     tokenizers: dict[str, PlannedTokenizer]
-    judge: ProbeFit | None
-    judge_folder: Path | None
+    judge: PlannedJudge | None
 
     @property
     def probe(self) -> str:
         """What scoring is told: the judge's folder, or the name of one that needs no fitting."""
-        return self.config.probe if self.judge_folder is None else str(self.judge_folder)
+        return self.config.probe if self.judge is None else str(self.judge.folder)
 
     def tokenizer(self, name: str, asker: str) -> PlannedTokenizer:
         """By name, or by the YAML that it has here."""
@@ -160,14 +165,14 @@ def plan_world(name: str, config: World, store: Path) -> PlannedWorld:
     known = (name, config, root.data, dataset.factors, split, tokenizers)
     if config.probe in PROBES.names():
         judge_of(config.probe, dataset)  # raises if it has to be fitted
-        return PlannedWorld(*known, None, None)
-    judge = ProbeFit.load(config.probe)
-    _refuse_other_data(judge.data, root.data, config.probe, config.data)
+        return PlannedWorld(*known, None)
+    fit = ProbeFit.load(config.probe)
+    _refuse_other_data(fit.data, root.data, config.probe, config.data)
     # Pixels themselves look as the clips do, and the judge stays that of studies without them.
     lossy = [planned for planned in tokenizers.values() if not planned.run.tokenizer.is_lossless]
     looks = tuple(str(planned.folder) for planned in lossy)
-    judge = judge.model_copy(update={"tokenizers": looks})
-    return PlannedWorld(*known, judge, store / f"judge-{judge.name}-{judge.digest}")
+    fit = fit.model_copy(update={"tokenizers": looks})
+    return PlannedWorld(*known, PlannedJudge(fit, store / f"judge-{fit.name}-{fit.digest}"))
 
 
 def plan_cell(
@@ -184,7 +189,7 @@ def plan_cell(
         "tokenizer": str(tokenizer.folder),
     }
     if run.evaluate is not None:
-        if world.judge_folder is None:
+        if world.judge is None:
             raise UserError(f"{where}: evaluate: curves take a fitted judge; set evaluate: null")
         changes["evaluate"] = run.evaluate.model_copy(update={"probe": world.probe})
     planned = PlannedRun("", world, cell, run.model_copy(update=changes), Path(), tokenizer)

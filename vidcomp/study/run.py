@@ -105,9 +105,9 @@ def report_on(plan: Plan, out: Path, jobs: Sequence[Job], *, wall_s: float) -> P
     ]
     several = len(plan.worlds) > 1
     judges = [
-        linked(out / (f"probe-{world.name}" if several else "probe"), world.judge_folder)
+        linked(out / (f"probe-{world.name}" if several else "probe"), world.judge.folder)
         for world in plan.worlds
-        if world.judge_folder is not None
+        if world.judge is not None
     ]
     places: dict[str, Place] = {}
     modules: dict[tuple[str, str], dict[str, int]] = {}

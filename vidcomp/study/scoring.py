@@ -66,7 +66,9 @@ def score_run(folder: Path, probe: str, trials: Trials) -> Path:
     beside = known_beside(folder, probe)
     unasked = [name for name in trials.also if name not in beside["also"]]
     if unasked or not is_scored(folder, probe, run.sampling):
-        beside["also"] += unasked  # and those of other studies again: scores are one file
+        # And those of other studies again, as scores are one file; each as it was asked last.
+        anew = {_named(name) for name in unasked}
+        beside["also"] = [*(a for a in beside["also"] if _named(a) not in anew), *unasked]
         raw = {"probe": probe, "also": beside["also"]}
         probe_run(folder, probe, also=Scoring.model_validate(raw).also)
     judge = judge_of(probe, data_of(folder, run.data).dataset)
@@ -116,6 +118,10 @@ def missing_trials(beside: Mapping[str, Any], trials: Mapping[str, Trial]) -> li
     asked = {name: trial.model_dump(mode="json") for name, trial in trials.items()}
     known = beside["trials"]
     return [name for name in trials if known.get(name, {}).get("asked") != asked[name]]
+
+
+def _named(asked: str | dict[str, Any]) -> str:
+    return asked if isinstance(asked, str) else asked["name"]
 
 
 def tried_sampling(sampling: SamplingConfig, trial: Trial) -> SamplingConfig:

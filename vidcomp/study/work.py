@@ -44,8 +44,8 @@ def write_configs(plan: Plan, out: Path) -> None:
     for world in plan.worlds:
         for tokenizer in world.tokenizers.values():
             tokenizer.run.save(_config_of(tokenizer.folder, out))
-        if world.judge is not None and world.judge_folder is not None:
-            world.judge.save(_config_of(world.judge_folder, out))
+        if world.judge is not None:
+            world.judge.fit.save(_config_of(world.judge.folder, out))
     for run in plan.runs:
         run.run.save(_config_of(run.folder, out))
     for cell in plan.cells:
@@ -69,9 +69,9 @@ def _of_world(world: PlannedWorld, runs: list[PlannedRun], out: Path) -> list[Jo
                 f"{world.name} {called}", planned.run, planned.folder, rendered, expected_s, out
             )
         )
-    folder = world.judge_folder
-    if folder is None:
+    if world.judge is None:
         return jobs
+    folder = world.judge.folder
     looks = tuple(job.name for job in jobs if job.name not in rendered)
     line = command("probe.py", "fit", str(_config_of(folder, out)), f"out={folder}")
     expected_s = expected.get("probe", 60.0)
@@ -84,7 +84,7 @@ def _of_run(run: PlannedRun, plan: Plan, out: Path) -> list[Job]:
     expected = run.world.config.expected_s
     step_s = expected.get(run.cell.name, run.run.train.steps * expected.get("step", _STEP_S))
     probe, asked = run.world.probe, plan.asked_of(run.cell)
-    made = ["judge"] if run.world.judge_folder is not None else list(run.world.tokenizers)
+    made = ["judge"] if run.world.judge is not None else list(run.world.tokenizers)
     needs = tuple(f"{run.world.name} {name}" for name in made)
     training = _training(run.name, run.run, run.folder, needs, step_s, out)
     scoring = command(
