@@ -9,8 +9,8 @@ very effect that is being looked for. So it is fitted on real clips and on their
 every tokenizer in use, a third of them blurred 3 x 3, with noise, and on **all** combinations: a
 set that lacks one is refused. Its accuracy on held-out clips of each source is stored with it.
 
-One more network tells whether there is anything to read: frames that are faded, torn, halved or
-double are `UNREADABLE` in every factor (`base_spoiled`).
+One more network tells whether there is anything to read: frames that show next to nothing are
+`UNREADABLE` in every factor (`base_spoiled`).
 """
 
 import json
@@ -41,9 +41,6 @@ from vidcomp.world.factors import Factor, Factors
 from vidcomp.world.scenes import check_frames
 
 _BLURRED_SHARE = 1 / 3
-_SURELY = 0.9
-"""The probability of being spoiled from which on a frame is refused: in doubt it is read."""
-
 _CLIPS_AT_A_TIME = 64
 
 
@@ -134,7 +131,7 @@ class Judge(base.TrainedJudge):
     @torch.no_grad()
     def read(self, video: Video) -> Int64[Tensor, "b t f"]:
         """The likeliest class of each factor in each frame, `UNREADABLE` in all where the frame
-        shows no whole object."""
+        shows next to nothing."""
         check_video(video)
         self._refuse_unreadable(video)
         self.networks.to(video.device)
@@ -213,8 +210,8 @@ class Judge(base.TrainedJudge):
             verdicts = rearrange(network(images).argmax(1), "(b n) -> b n", n=windows.shape[2])
             first = verdicts[:, : video.shape[2] - windows.shape[2]]  # frame 0 has frame 1's
             columns.append(torch.cat([first, verdicts], dim=1))  # b t
-        told = self.intact(rearrange(video, "b c t h w -> (b t) c h w")).softmax(1)
-        readable = rearrange(told[:, 0] < _SURELY, "(b t) -> b t 1", t=video.shape[2])
+        intact = self.intact(rearrange(video, "b c t h w -> (b t) c h w")).argmax(1) == 1
+        readable = rearrange(intact, "(b t) -> b t 1", t=video.shape[2])
         return torch.stack(columns, dim=-1).where(readable, base.UNREADABLE)
 
     def _refused(self, video: Video) -> dict[str, Score]:
