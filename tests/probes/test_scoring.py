@@ -69,6 +69,7 @@ def test_mean_agrees_with_scipy() -> None:
 
 def test_a_perfect_reader_scores_one() -> None:
     scores = base.score_verdicts(CLASSES[:, None].repeat(1, 5, 1), CLASSES, FACTORS)
+    assert scores.pop("unreadable").value == 0
     assert all(score.value == 1 and score.n == len(CLASSES) for score in scores.values())
     assert {"joint", "frames", "factor/motion", "frame/4"} <= scores.keys()
     assert scores["joint"].chance == 1 / 8 and scores["factor/motion"].chance == 1 / 2
@@ -77,6 +78,7 @@ def test_a_perfect_reader_scores_one() -> None:
 def test_a_blind_reader_scores_chance() -> None:
     guesses = CLASSES[torch.randperm(len(CLASSES), generator=torch.Generator().manual_seed(0))]
     scores = base.score_verdicts(guesses[:, None], CLASSES, FACTORS)
+    assert scores.pop("unreadable").chance is None  # guessing is no way to read nothing
     for score in scores.values():
         assert score.chance is not None
         assert score.value == pytest.approx(score.chance, abs=0.04)  # n = 2000: 4 standard errors
@@ -91,6 +93,10 @@ def test_one_wrong_frame_spoils_the_joint_score_but_not_the_mean_over_frames() -
     assert scores["joint"].value == pytest.approx(1 - 1 / n)
     assert scores["frames"].value == pytest.approx(1 - 1 / (4 * n))
     assert scores["factor/shape"].value == scores["frame/0"].value == 1
+    assert scores["unreadable"].value == 0  # its shape was read
+    verdicts[0, 2] = UNREADABLE
+    scores = base.score_verdicts(verdicts, CLASSES, FACTORS)
+    assert scores["unreadable"].value == pytest.approx(1 / (4 * n))
 
 
 def test_rows_by_level_is_a_partition_in_order() -> None:

@@ -87,14 +87,16 @@ def test_products_stand_beside_joint_accuracies_by_level(studio: MakeStudio) -> 
     made = studio()
     world = world_of(made.generator("maskgit-s0", seed=0, errors=0.4))
     (row,) = measures.products(world)
-    assert len(row.cells) == 2 * len(world.split.level_names)
+    assert len(row.cells) == 3 * len(world.split.level_names)
     for k, level in enumerate(world.split.level_names):
         levels = world.runs[0].levels[level]
         expected = 1.0
         for factor in levels.per_factor.values():
             expected *= factor.value or 0
-        assert row.cells[2 * k].value == levels.joint.value
-        assert row.cells[2 * k + 1].value == pytest.approx(expected)
+        assert row.cells[3 * k].value == levels.joint.value
+        assert row.cells[3 * k + 1].value == pytest.approx(expected)
+        assert levels.unreadable is not None
+        assert row.cells[3 * k + 2].value == levels.unreadable.value
 
 
 def test_combinations_stand_beside_their_ceilings(studio: MakeStudio) -> None:

@@ -40,7 +40,9 @@ def score_verdicts(
 ) -> dict[str, Score]:
     """``joint`` (all factors right in all frames), ``factor/<name>`` (right in all frames),
     ``product`` of the latter; ``frame/<k>`` (all factors right in frame k), ``frame/<k>/product``
-    of the shares of the factors there; ``frames`` (a clip's share of frames that are all right)."""
+    of the shares of the factors there; ``frames`` (a clip's share of frames that are all right),
+    ``unreadable`` (its share of frames in which no factor could be read: they count as wrong, and
+    tell a model that draws nothing from one that draws the wrong thing)."""
     right = verdicts == classes[:, None]  # b t f
     chances = [1 / size for size in factors.sizes]
     joint_chance = math.prod(chances)
@@ -53,6 +55,7 @@ def score_verdicts(
         of_factors = [proportion(right[:, k, f], chance=c) for f, c in enumerate(chances)]
         scores[f"frame/{k}/product"] = product(of_factors)
     scores["frames"] = proportion(right.all(-1).float().mean(1), chance=joint_chance)
+    scores["unreadable"] = proportion((verdicts == UNREADABLE).all(-1).float().mean(1))
     return scores
 
 

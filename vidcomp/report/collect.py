@@ -152,6 +152,7 @@ class ScoredRun:
             joint=judged[f"{at}/joint"],
             per_factor={name: judged[f"{at}/factor/{name}"] for name in self.clips.factors.names},
             per_frame=[judged[frame].value for frame in frames],
+            unreadable=judged.get(f"{at}/unreadable"),
         )
 
 

@@ -79,15 +79,16 @@ def courses(world: World) -> list[RunRow]:
 
 
 def products(world: World) -> list[TableRow]:
-    """Joint accuracy of the samples and the product of the factors' accuracies, by level."""
+    """Joint accuracy of the samples, the product of the factors' accuracies, and the share of
+    frames in which the judge could read nothing; by level."""
     rows: list[TableRow] = []
     for group in world.groups:
-        paths = [f"{SAMPLES}/{k}/{kind}" for k in world.split.level_names for kind in _JOINT_FIRST]
+        paths = [f"{SAMPLES}/{k}/{kind}" for k in world.split.level_names for kind in _FAILURES]
         rows.append(TableRow(group.label, tuple(_judged(group.runs, path) for path in paths)))
-    return rows if all(cell.scores for row in rows for cell in row.cells) else []
+    return rows if any(cell.scores for row in rows for cell in row.cells) else []
 
 
-_JOINT_FIRST = ("joint", "product")
+_FAILURES = ("joint", "product", "unreadable")
 
 
 def compositions(world: World) -> list[TableRow]:

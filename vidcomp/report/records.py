@@ -39,11 +39,13 @@ class ScoreRecord(Record):
 
 
 class LevelRecord(Record):
-    """How the samples of a level were judged; `per_frame` by index."""
+    """How the samples of a level were judged; `per_frame` by index; `unreadable`: the share of
+    frames in which nothing could be read, None in scores from before it was counted."""
 
     joint: ScoreRecord
     per_factor: dict[str, ScoreRecord]
     per_frame: list[Number]
+    unreadable: ScoreRecord | None = None
 
 
 class CeilingRecord(Record):
