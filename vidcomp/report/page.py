@@ -1,4 +1,5 @@
-"""The report: ``report.html`` for people, ``report.json`` for tools, ``grids/*.mp4`` to pass on.
+"""The report: ``report.html`` for people, ``report.json`` for tools, ``report.md`` (a study's
+tables) and ``grids/*.mp4`` to pass on.
 
 The page is one file that needs nothing else: styles, plots and clips are inside it. It answers in
 the order in which a reader asks: what came out, what it looks like, what was held out, how it
@@ -33,6 +34,7 @@ from vidcomp.report.collect import (
 )
 from vidcomp.report.coverage import coverage_picture
 from vidcomp.report.grids import PIXELS_PER_PAGE_PIXEL, LevelGrid, level_grid
+from vidcomp.report.markdown import markdown
 from vidcomp.report.questions import Questions
 from vidcomp.report.reading import plain_name, read_json
 from vidcomp.report.records import ReportRecord, ScoreRecord
@@ -96,6 +98,8 @@ def write_report(
         left_out=list(questions.left_out),
     )
     _write_text(out / "report.json", json.dumps(record.model_dump(), indent=1, allow_nan=False))
+    if tables_of_cells := markdown(record):
+        _write_text(out / "report.md", tables_of_cells)
     found = worlds(scored)
     first_seeds = [group.runs[0].folder for world in found for group in world.groups]
     judged = [p for folder in probes if (p := _probe_accuracy(folder))]
