@@ -135,6 +135,13 @@ def counting(seed: int, folder: Path) -> base.Config:
     )
 
 
+def counting3d(seed: int, folder: Path) -> base.Config:
+    raw = {"name": "counting3d", "num_clips": NUM, "seed": seed, "num_frames": 3, "width": 36}
+    return DATASETS.config(
+        {**raw, "counts": [0, 1, 4], "clutter": [0, 2], "label": "subset", "speed_px": [1.0, 2.0]}
+    )
+
+
 EXAMPLES: dict[str, Callable[[int, Path], base.Config]] = {
     "sprites": sprites,
     "events": events,
@@ -150,6 +157,7 @@ EXAMPLES: dict[str, Callable[[int, Path], base.Config]] = {
     "cater": cater,
     "covla": covla,
     "counting": counting,
+    "counting3d": counting3d,
 }
 
 

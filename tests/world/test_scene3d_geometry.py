@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidcomp.world.scene3d import render
 from vidcomp.world.scene3d.render import render_frames
-from vidcomp.world.scene3d.scene import camera_rays, pixel_centres, project, unit
+from vidcomp.world.scene3d.scene import camera_rays, pixel_centres, project, unit, unproject
 from vidcomp.world.scene3d.seen import segments, visibility
 from vidcomp.world.scene3d.shading import nearest
 from vidcomp.world.scene3d.solids import BEVEL, HALF_HEIGHTS, SHAPES, Solids, entry, normals
@@ -45,6 +45,13 @@ def random_rays(p: int) -> tuple[Tensor, Tensor]:
     origin = 4 * unit(torch.randn(3, p, generator=generator, dtype=torch.float64))
     aim = 0.7 * torch.randn(3, p, generator=generator, dtype=torch.float64) + CENTRE
     return origin, unit(aim - origin)
+
+
+def test_points_at_one_height_are_found_again_from_where_they_are_seen() -> None:
+    scene = studio(Solid(x=0.5, y=-1.0), Solid(x=-2.0, y=1.5), Solid("cylinder", x=1.0, y=2.0))
+    at = project(scene, scene.centre, height=48, width=64)
+    back = unproject(scene, at.x, at.y, level=0.7, height=48, width=64)
+    assert torch.allclose(back, scene.centre, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -8,18 +8,39 @@ what is held out: ``rule: range, seen: {count: [1, 3]}``. Clips bring their `Loc
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
+from pydantic import field_validator
+
+from vidcomp.config import nearest
 from vidcomp.datasets.base_drawn import Asked, DrawnConfig, DrawnDataset
 from vidcomp.seeding import Rng
 from vidcomp.types import Frames
-from vidcomp.world.crowd import CrowdSettings, draw_crowd
-from vidcomp.world.factors import Factor, FactorClass, Factors
+from vidcomp.world.crowd import CrowdSettings, count_factors, draw_crowd
 from vidcomp.world.locations import Locations
-from vidcomp.world.sprites import render
+from vidcomp.world.shapes import EXTENT, ROUND, SHAPES
+from vidcomp.world.sprites import Scene, render
 from vidcomp.world.truth import Truth
 
 
 class Config(CrowdSettings, DrawnConfig):
     """Each run of n clips shows all n of `counts`, in a drawn order."""
+
+    shapes: tuple[str, ...] = ("circle",)
+
+    @property
+    def reach_px(self) -> float:
+        return self.radius_px * (1.0 if set(self.shapes) <= set(ROUND) else EXTENT)
+
+    @field_validator("shapes")
+    @classmethod
+    def _are_known(cls, shapes: tuple[str, ...]) -> tuple[str, ...]:
+        if not shapes or len(set(shapes)) < len(shapes):
+            raise ValueError(f"{list(shapes)}: name one or more different ones")
+        for name in shapes:
+            if name not in SHAPES:
+                raise ValueError(f"no {name!r}; {nearest(name, SHAPES)}")
+        return shapes
 
     def build(self) -> "Dataset":
         return Dataset(self)
@@ -36,20 +57,33 @@ class Dataset(DrawnDataset[Seen]):
     """Clips of N objects."""
 
     def __init__(self, config: Config) -> None:
-        classes = tuple(FactorClass(str(n), (float(n),), (0.0,)) for n in config.counts)
-        count = Factor("count", classes, unit="objects", kind="ordinal")
-        super().__init__(config, Factors((count,)))
+        super().__init__(config, count_factors(config))
         self._crowd = config
 
     def drawn(self, asked: Asked) -> Seen:
-        rng = Rng.make(self.seed, "crowd", asked.indices)
-        crowd = draw_crowd(self._crowd, asked.values[:, 0, 0].long(), rng)
-        rendered = render(crowd.scene, height=self.height, width=self.width)
+        """Attributes are the colour and, if there are several shapes, which one it is."""
+        config, rng = self._crowd, Rng.make(self.seed, "crowd", asked.indices)
+        crowd = draw_crowd(config, asked.values[:, 0, 0].long(), rng)
+        kind = rng.fold("shapes").integers(len(config.shapes), config.most)
+        unit_px = min(self.height, self.width)
+        scene = Scene(
+            present=crowd.present,
+            centres=crowd.motion.positions / unit_px,
+            radius=torch.full(crowd.present.shape, config.radius_px / unit_px),
+            angle_rad=torch.zeros(crowd.motion.positions.shape[:3]),
+            rgb=crowd.rgb,
+            shape=torch.tensor([SHAPES.index(name) for name in config.shapes])[kind],
+            velocities=crowd.motion.velocities / unit_px,
+            contacts=crowd.motion.contacts,
+        )
+        rendered = render(scene, height=self.height, width=self.width)
+        several = len(config.shapes) > 1
+        looks = [crowd.rgb, F.one_hot(kind, len(config.shapes)).float()] if several else [crowd.rgb]
         truth = replace(
             rendered.truth,
             labelled=crowd.labelled,
             clutter=crowd.clutter,
-            attributes=crowd.attributes,
+            attributes=torch.cat(looks, dim=-1).where(crowd.present[..., None], 0.0),
         )
         return Seen(rendered.frames, truth)
 

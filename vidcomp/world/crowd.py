@@ -1,7 +1,8 @@
-"""The world of many objects: N discs or other shapes, none near another.
+"""Crowds: N objects in a frame, none near another, where they go and what they look like.
 
 Sizes and distances are in pixels, so that a larger frame with the same N is less dense, and one
-with more objects is as dense.
+with more objects is as dense. Who draws the picture decides what an object is: a flat sprite
+(`vidcomp.datasets.counting`) or a lit sphere (`vidcomp.datasets.counting3d`).
 
 Given the places of all, what one object looks like tells nothing of the others: such clips compose
 in the sense of the second paper (arXiv:2509.16447, its CPC). Two settings break that on purpose:
@@ -17,14 +18,13 @@ from jaxtyping import Bool, Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vidcomp.config import Settings, nearest
+from vidcomp.config import Settings
 from vidcomp.seeding import Rng
+from vidcomp.world.factors import Factor, FactorClass, Factors
 from vidcomp.world.locations import Label, choose_given
 from vidcomp.world.physics import Corners, Motion, simulate
 from vidcomp.world.placement import Manner, capacity, place
-from vidcomp.world.shapes import EXTENT, ROUND, SHAPES
-from vidcomp.world.sprites import Scene
-from vidcomp.world.truth import MAX_OBJECTS
+from vidcomp.world.truth import MAX_OBJECTS, Truth
 
 PALETTE = (
     (0.9, 0.1, 0.1),
@@ -64,7 +64,6 @@ class CrowdSettings(Settings):
     counts: tuple[int, ...] = tuple(range(11))
     label: Label = "all"
     clutter: tuple[int, int] = (0, 0)
-    shapes: tuple[str, ...] = ("circle",)
     colours: Literal["distinct", "independent", "one"] = "distinct"
     radius_px: float = Field(default=2.5, ge=1)
     gap_px: float = Field(default=2.0, ge=0)
@@ -80,7 +79,7 @@ class CrowdSettings(Settings):
     @property
     def reach_px(self) -> float:
         """How far an object reaches from its centre."""
-        return self.radius_px * (1.0 if set(self.shapes) <= set(ROUND) else EXTENT)
+        return self.radius_px
 
     @property
     def apart_px(self) -> float:
@@ -104,11 +103,6 @@ class CrowdSettings(Settings):
         for name, (low, high) in (("clutter", self.clutter), ("speed_px", self.speed_px)):
             if not 0 <= low <= high:
                 raise ValueError(f"{name}=[{low}, {high}] is not [least, most], from 0 up")
-        if not self.shapes or len(set(self.shapes)) < len(self.shapes):
-            raise ValueError(f"shapes={list(self.shapes)}: name one or more different ones")
-        for name in self.shapes:
-            if name not in SHAPES:
-                raise ValueError(f"shapes: no {name!r}; {nearest(name, SHAPES)}")
         if self.num_frames == 1 and self.speed_px[1]:
             raise ValueError("speed_px cannot be seen in one frame; set num_frames >= 2 or drop it")
         if self.colours == "distinct" and self.most > len(PALETTE):
@@ -129,47 +123,51 @@ class CrowdSettings(Settings):
 
 
 class Crowd(NamedTuple):
-    """Scenes, of which objects a generator is told, and which are clutter: the last ones.
+    """Objects in motion, in pixels from the frame's upper left corner; of which of them a generator
+    is told, and which are clutter: the last ones."""
 
-    Attributes are the colour and, if there are several shapes, which one it is.
-    """
-
-    scene: Scene
+    present: Bool[Tensor, "b n"]
+    motion: Motion
+    rgb: Float[Tensor, "b n 3"]
     labelled: Bool[Tensor, "b n"]
     clutter: Bool[Tensor, "b n"]
-    attributes: Float[Tensor, "b n a"]
+
+    @property
+    def truth(self) -> Truth:
+        """All that is true before anybody draws it; the attributes are the colour."""
+        there = self.present[:, None, :, None]
+        return Truth(
+            present=self.present,
+            positions_px=(self.motion.positions - 0.5).where(there, 0.0),
+            velocities_px=self.motion.velocities.where(there, 0.0),
+            contacts=self.motion.contacts,
+            labelled=self.labelled,
+            clutter=self.clutter,
+            attributes=self.rgb.where(self.present[..., None], 0.0),
+        )
+
+
+def count_factors(settings: CrowdSettings) -> Factors:
+    """The one factor is N."""
+    classes = tuple(FactorClass(str(n), (float(n),), (0.0,)) for n in settings.counts)
+    return Factors((Factor("count", classes, unit="objects", kind="ordinal"),))
 
 
 def draw_crowd(settings: CrowdSettings, count: Int64[Tensor, " b"], rng: Rng) -> Crowd:
     """Clips of `count` objects each."""
-    b, counted = len(count), settings.counts[-1]
+    counted = settings.counts[-1]
     extra = _between(*settings.clutter, rng.fold("clutter"))
     numbers = torch.arange(settings.most)
     present = torch.where(
         numbers < counted, numbers < count[:, None], numbers - counted < extra[:, None]
     )
-    rgb = _colours(settings, rng.fold("colours"))
-    kind = rng.fold("shapes").integers(len(settings.shapes), settings.most)
-    motion = _motion(settings, present, rng)
-    unit_px = min(settings.height, settings.width)
-    scene = Scene(
-        present=present,
-        centres=motion.positions / unit_px,
-        radius=torch.full((b, settings.most), settings.radius_px / unit_px),
-        angle_rad=torch.zeros(b, settings.num_frames, settings.most),
-        rgb=rgb,
-        shape=torch.tensor([SHAPES.index(name) for name in settings.shapes])[kind],
-        velocities=motion.velocities / unit_px,
-        contacts=motion.contacts,
-    )
-    several = len(settings.shapes) > 1
-    looks = [rgb, F.one_hot(kind, len(settings.shapes)).float()] if several else [rgb]
     told = choose_given(present[:, :counted], settings.label, rng.fold("label"))
     return Crowd(
-        scene,
+        present=present,
+        motion=_motion(settings, present, rng),
+        rgb=_colours(settings, rng.fold("colours")),
         labelled=F.pad(told, (0, settings.clutter[1])),
         clutter=present & (numbers >= counted),
-        attributes=torch.cat(looks, dim=-1).where(present[..., None], 0.0),
     )
 
 

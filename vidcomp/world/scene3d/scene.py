@@ -118,3 +118,17 @@ def project(scene: Scene, points: Float[Tensor, "3 n m"], *, height: int, width:
         dot(seen, down) * scale + (height - 1) / 2,
         depth,
     )
+
+
+def unproject(
+    scene: Scene,
+    x: Float[Tensor, "n m"],
+    y: Float[Tensor, "n m"],
+    *,
+    level: float,
+    height: int,
+    width: int,
+) -> Float[Tensor, "3 n m"]:
+    """The points that are seen at these pixel positions and are this high above the floor."""
+    rays = camera_rays(scene, x.T, y.T, height=height, width=width)
+    return rays.at((level - rays.origin[2]) / rays.direction[2]).transpose(1, 2)
