@@ -19,6 +19,7 @@ from vidcomp.models.generator import GeneratorConfig
 from vidcomp.objectives.base import OBJECTIVES, Noised
 from vidcomp.probes.base import ClipSet, Findings, Subject
 from vidcomp.probes.locality import Config
+from vidcomp.runs import SamplingConfig
 from vidcomp.seeding import initial_weights
 from vidcomp.tokenizers.base import TOKENIZERS
 from vidcomp.types import State
@@ -27,7 +28,7 @@ from vidcomp.world.splits import Split
 SIDE, CELL = 28, 4
 WORLD = {"name": "counting", "height": SIDE, "width": SIDE, "radius_px": 2.0, "num_clips": 120}
 SPLIT = {"rule": "range", "seen": {"count": [1, 3]}}
-WINDOW = {"window": 3}
+WINDOW: dict[str, Any] = {"window": 3}
 TOLD: dict[str, dict[str, Any]] = {
     "map": {"encode": "map"},
     "tokens": {"encode": "tokens", "reach": 1.0},
@@ -36,6 +37,7 @@ TOLD: dict[str, dict[str, Any]] = {
 QUICK = {"clips": 3, "probes": 6, "perturbed": 3, "also_at": []}
 HEADS = {"mar": {"head_width": 8, "head_depth": 1}}
 OBJECTIVE_NAMES = OBJECTIVES.names()
+SAMPLING = SamplingConfig()
 
 
 @cache
@@ -76,19 +78,24 @@ def access(objective: str, *, told: str = "map", frames: int = 1, **backbone: An
             if "modulation" in name or "to_" in name or "of_places" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
     generator.objective.learn_codes(tokenizer.lookup)
-    return ModelAccess(generator.requires_grad_(False).eval(), tokenizer.requires_grad_(False))
+    return ModelAccess(
+        generator.requires_grad_(False).eval(), tokenizer.requires_grad_(False), SAMPLING
+    )
 
 
 def found_in(model: ModelAccess, clips: ClipSet, **settings: Any) -> Findings:
     sets = {"real": clips, "samples": clips[len(clips.video) // 2 :]}
-    subject = Subject(sets, split(), model=model)
+    subject = Subject(
+        sets, split(), model=model, latents=lambda: model.tokenizer.encode(clips.video).values
+    )
     return Config.model_validate(QUICK | settings).build(split().factors).run(subject)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
 def test_a_belief_is_the_generators(objective: str) -> None:
     model, clips = access(objective), clips_of()[:4]
-    belief = model.belief(clips, 0.5)
+    (seen,) = model.seen(clips, [0.5])
+    belief = model.belief(clips, seen)
     scenes = belief.scenes
     assert clips.locations is not None
     places = clips.locations.all_given()
@@ -197,6 +204,8 @@ def test_what_cannot_be_measured_is_refused() -> None:
         Config(scenes="samples").build(split().factors).run(
             Subject({"real": clips}, split(), model=model)
         )
+    with pytest.raises(UserError, match="a linear denoiser of the clips that were trained on"):
+        probe.run(Subject({"real": clips}, split(), model=model))
 
 
 def test_maps_are_drawn(tmp_path: Path) -> None:

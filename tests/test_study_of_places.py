@@ -3,19 +3,18 @@ latents, places as conditions, composed samples, and what the page says of lengt
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 from omegaconf import OmegaConf
-from scipy import stats
 
 from vidcomp.config import UserError
-from vidcomp.report import lengths, page
+from vidcomp.report import page
 from vidcomp.study import StudyConfig, listing, make_plan, run_study
-from vidcomp.study.scoring import Trials, score_run
+from vidcomp.study.config import Trial
+from vidcomp.study.scoring import Trials, score_run, tried_weights
 
 DISCS: dict[str, Any] = {
     "dataset": {
@@ -27,6 +26,8 @@ DISCS: dict[str, Any] = {
     },
     "split": {"rule": "range", "seen": {"count": [1, 2]}},
 }
+
+QUICK: dict[str, Any] = {"clips": 2, "probes": 3, "perturbed": 2}
 
 
 def write_yamls() -> None:
@@ -62,10 +63,13 @@ def study_of(**changes: Any) -> StudyConfig:
         "also": {
             "locality": {
                 "cells": ["all"],
-                "set": {"clips": 2, "probes": 3, "perturbed": 2, "also_at": [0.1]},
+                "set": QUICK | {"also_at": [0.1], "checkpoints": "all"},
             }
         },
-        "trials": {"composed": {"set": {"compose": "objects"}, "cells": ["all"]}},
+        "trials": {
+            "composed": {"set": {"compose": "objects"}, "cells": ["all"]},
+            "early": {"checkpoint": 4, "set": {"clips_per_level": 4}, "cells": ["all"]},
+        },
         "claims": {
             "1": {
                 "text": "told of all it generalises",
@@ -107,11 +111,25 @@ def test_it_runs_to_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "samples/n/3/recall" in composed and "samples/n/area" in composed
     scores = json.loads((html.parent / of_all["name"] / "scores.json").read_text())
     assert scores["judge"] == "counting" and scores["judge_folder"] is None
-    assert {"network/0.1/leakage", "untrained/0.1/leakage"} <= set(scores["scores"]["locality"])
+    local = scores["scores"]["locality"]
+    assert {"network/0.1/leakage", "untrained/0.1/leakage"} <= set(local)
+    assert local["step-4/network/0.1/leakage"] != local["network/0.1/leakage"]
+    early = of_all["trials"]["early"]
+    of_area = [scores["samples/n/area"]["n"] for scores in (early["scores"], composed)]
+    assert early["checkpoint"] == 4 and of_area == [2, 3], "half of a level's clips show three"
+    assert "(n = 2 runs, 4 checkpoints;" in text and "2 in all; small ones are older" in text
     assert (html.parent / of_all["name"] / "locality.png").is_file()
     assert all(line.startswith("finished") for line in listing(study_of())[:-1])
 
-    settings = {"clips": 2, "probes": 3, "perturbed": 2, "also_at": [], "level": 0.7}
+    beside = html.parent / of_all["name"] / "beside.json"
+    before = json.loads(beside.read_text())
+    del before["trials"]["composed"]["asked"]["checkpoint"]  # as it was before there were any
+    beside.write_text(json.dumps(before))
+    assert all(line.startswith("finished") for line in listing(study_of())[:-1])
+    with pytest.raises(UserError, match=r"no checkpoint of step 2 in .*; left are 4, 6: name one"):
+        tried_weights(html.parent / of_all["name"], Trial(checkpoint=2))
+
+    settings = QUICK | {"also_at": [], "level": 0.7}
     other = {"locality": {"cells": ["all"], "set": settings}}
     open_jobs = [line for line in listing(study_of(also=other))[:-1] if "finished" not in line]
     assert len(open_jobs) == 2, "the runs that were asked with other settings"
@@ -131,17 +149,9 @@ def test_what_a_judge_that_is_not_fitted_cannot_do(
         make_plan(study_of(set={"evaluate": {"every": 3}}))
     with pytest.raises(UserError, match="trial composed: cell 'some' does not exist"):
         make_plan(study_of(trials={"composed": {"cells": ["some"]}}))
+    early = {"early": {"checkpoint": 2, "cells": ["one"]}}
+    with pytest.raises(UserError, match=r"of cell one no checkpoint of step 2 .* legal: 4, 6, or"):
+        make_plan(study_of(trials=early))
+    assert make_plan(study_of(trials=early, set={"train.keep_checkpoints": 3}))
     with pytest.raises(UserError, match=r"unknown key .windw.; did you mean .window."):
         make_plan(study_of(also={"locality": {"set": {"windw": 3}}}))
-
-
-def test_rank_correlation() -> None:
-    rising = [(x, math.exp(x)) for x in (0.1, 0.5, 0.7, 2.0, 3.0)]
-    assert lengths.rank_correlation(rising) == pytest.approx((1.0, 1.0, 1.0))
-    assert lengths.rank_correlation([(x, -y) for x, y in rising]).rho == pytest.approx(-1)
-    points = [(0.3, 1.0), (0.1, 0.2), (0.9, 0.4), (0.9, 0.5), (0.2, 0.8), (0.4, 0.7)]
-    x, y = [x for x, _ in points], [y for _, y in points]
-    theirs = stats.pearsonr(stats.rankdata(x), stats.rankdata(y))[0]
-    found = lengths.rank_correlation(points)
-    assert found.rho == pytest.approx(theirs) and found.low < found.rho < found.high
-    assert math.isnan(lengths.rank_correlation(points[:3]).rho)

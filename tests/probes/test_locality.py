@@ -45,11 +45,12 @@ def test_a_world_that_composes_is_measured_as_one(discrete: bool, frames: int) -
     found = numbers(belief, REACH)
     zero = ["leakage", "leakage_gradient", "additivity", "swap"]
     assert [found[key].value for key in zero] == pytest.approx([0.0] * 4, abs=1e-5)
+    assert found["insert_leakage"].value == 0, "exactly"
     assert found["diagonal"].value == pytest.approx(1.0, abs=1e-6)
     assert found["enforced"].value == 1.0
     if discrete:
         assert found["additivity_nats"].value == pytest.approx(0.0, abs=1e-6)
-    for key in ("leakage", "diagonal", "pixels/inside"):
+    for key in ("leakage", "insert_leakage", "diagonal", "pixels/inside"):
         chance = found[key].chance
         assert chance is not None and 0 < chance < 1, "and no map that is even scores as well"
 
@@ -60,6 +61,7 @@ def test_a_denoiser_that_counts_does_not(discrete: bool) -> None:
     local = discrete_oracle(scenes) if discrete else oracle(scenes)
     found = numbers(global_one(local), REACH)
     assert found["leakage"].value > 0.3 and found["leakage_gradient"].value > 0.3
+    assert found["insert_leakage"].value > 0.3
     assert found["additivity"].value > 0.2 and found["swap"].value > 0.2
     assert found["diagonal"].value < 0.8 and found["enforced"].value == 0
     inside, exact = (numbers(b)["pixels/inside"].value for b in (global_one(local), local))
@@ -220,7 +222,8 @@ def test_the_data_alone_make_a_denoiser_far_from_local() -> None:
     found = numbers(Wiener.of(smooth(400)).belief(scenes))
     assert found["pixels/r90"].value >= 3 and found["swap"].value > 0.05
     assert found["pixels/r90"].value < (found["pixels/r90"].chance or 0), "but not even"
-    assert not found.keys() & {"leakage", "leakage_gradient", "diagonal", "additivity"}
+    of_objects = {"leakage", "insert_leakage", "leakage_gradient", "diagonal", "additivity"}
+    assert not found.keys() & of_objects
 
 
 @pytest.mark.parametrize(

@@ -12,59 +12,67 @@ from collections import abc
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator, GeneratorConfig
 from vidcomp.objectives.base import Noised
 from vidcomp.objectives.maskgit import MaskGIT
-from vidcomp.probes.base_locality import Belief, Reach, Scenes
-from vidcomp.types import Latents, State
+from vidcomp.probes.base_locality import Belief, Reach, Scenes, Seen
+from vidcomp.types import Latents
+from vidcomp.world.locations import Locations
 
 _ROUNDING = 1e-4  # of places, in cells
 
 
-def belief_of(
-    generator: Generator, clean: Latents, seen: State, swapped: State, condition: Condition
-) -> Belief:
-    """Of scenes `seen`, which are `clean` at one level; `swapped` are the same noise and the same
-    hidden positions, each with the clean latents of the scene before."""
-    objective, locations = generator.objective, condition.locations
+def belief_of(generator: Generator, seen: Seen, condition: Condition) -> Belief:
+    """Of what it is shown, told of the objects of `condition`."""
+    objective, locations, state = generator.objective, condition.locations, seen.state
     assert locations is not None
     tokens = objective.embedding if isinstance(objective, MaskGIT) else None
 
     def of(x: Tensor, points: Tensor, given: Tensor) -> Float[Tensor, "b T H W o"]:
-        told = replace(condition, locations=replace(locations, points=points, given=given))
+        told = replace(condition, locations=placed(locations, points, given))
         if tokens is None:
-            return generator.predict(replace(seen, latents=Latents(x)), told)
+            return generator.predict(replace(state, latents=Latents(x)), told)
         with instead_of(tokens, x[..., None, :]):  # codes at a position add up
-            return generator.predict(seen, told)
+            return generator.predict(state, told)
 
     hides = not isinstance(objective, Noised)
-    everywhere = torch.ones_like(seen.known)
-    if tokens is not None:
-        x, other = objective.embed(seen), objective.embed(swapped)
-    else:
-        x = seen.latents.values
-        # Another scene with the noise that it has of its own, which is as likely.
-        other = swapped.latents.values if hides else x.roll(1, 0)
+    everywhere = torch.ones_like(state.known)
+    x, other = (
+        s.latents.values if tokens is None else objective.embed(s) for s in (state, seen.swapped)
+    )
     alpha, sigma = 1.0, 0.0
     if isinstance(objective, Noised):
-        point = objective.path.at(seen.level[:1])
+        point = objective.path.at(state.level[:1])
         alpha, sigma = float(point.alpha), float(point.sigma)
     scenes = Scenes(
         x=x,
         other=other,
-        shown=seen.known if hides else everywhere,
-        asked=~seen.known if hides else everywhere,
+        shown=state.known if hides else everywhere,
+        asked=~state.known if hides else everywhere,
         points=locations.points,
         given=locations.given,
-        clean=clean.values,
+        clean=seen.clean.values,
         alpha=alpha,
         sigma=sigma,
     )
     return Belief(scenes, of, objective.codebook_sizes if isinstance(objective, MaskGIT) else ())
+
+
+def placed(
+    locations: Locations, points: Float[Tensor, "b t n 2"], given: Bool[Tensor, "b n"]
+) -> Locations:
+    """At other points. Objects beyond those that there are stand still, and look like the first one
+    that is given."""
+    more = locations.padded(points.shape[2])
+    first = locations.given.long().argmax(1)[:, None, None]
+    look = locations.attributes.take_along_dim(first, dim=1)  # b 1 a
+    rows = torch.arange(points.shape[2], device=points.device)[:, None]
+    looks = torch.where(rows < locations.present.shape[1], more.attributes, look)
+    return replace(more, points=points, given=given, attributes=looks)
 
 
 def reach_of(config: GeneratorConfig, level: float) -> Reach:

@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections import abc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from vidcomp.config import UserError
 from vidcomp.evaluation.beliefs import belief_of, reach_of
+from vidcomp.evaluation.seen import as_in_training, on_path, state_at
 from vidcomp.models.conditioning import Condition
 from vidcomp.models.generator import Generator
 from vidcomp.nn.blocks import Attention, Block
-from vidcomp.objectives.base import Masked, Noised, Objective
+from vidcomp.objectives.base import Objective
 from vidcomp.objectives.maskgit import MaskGIT, codes_of
 from vidcomp.pipeline import Pipeline
-from vidcomp.probes import base
+from vidcomp.probes import base_network
 from vidcomp.probes.base import ClipSet, Findings, Subject
-from vidcomp.probes.base_locality import Belief, Reach
-from vidcomp.runs import checkpoints, fill
+from vidcomp.probes.base_locality import Belief, Reach, Seen
+from vidcomp.runs import GeneratorRun, SamplingConfig, checkpoints, fill
 from vidcomp.seeding import Rng
 from vidcomp.tokenizers.base import Tokenizer
 from vidcomp.types import Latents, State, mean_where
@@ -50,6 +51,7 @@ class ModelAccess:
 
     generator: Generator
     tokenizer: Tokenizer
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @torch.no_grad()
     def hidden(self, clips: ClipSet, level: float, *, told: bool) -> Float[Tensor, "b layers c"]:
@@ -103,21 +105,17 @@ class ModelAccess:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def latents(self, clips: ClipSet) -> Float[Tensor, "b T H W d"]:
-        return self._clean(clips).values
+    def seen(self, clips: ClipSet, levels: Sequence[float]) -> list[Seen]:
+        return as_in_training(self.generator.objective, self._clean(clips), levels)
 
     @torch.no_grad()
-    def belief(self, clips: ClipSet, level: float) -> Belief:
-        assert clips.locations is not None
-        clips.locations.refuse_outside()
-        clean, objective = self._clean(clips), self.generator.objective
-        device = clean.values.device
-        before = torch.arange(len(clean), device=device).roll(1)
-        draws = Rng.make(0, "look", torch.arange(len(clean), device=device))
-        seen, swapped = (state_at(objective, x, level, draws) for x in (clean, clean[before]))
-        places = clips.locations.all_given()
-        told = Condition.of(clips.classes, clips.values, places).to(device)
-        return belief_of(self.generator, clean, seen, swapped, told)
+    def path(self, clips: ClipSet, levels: Sequence[float]) -> list[Seen]:
+        grid, told = self.tokenizer.spec.grid(*clips.video.shape[2:]), self._told(clips)
+        return on_path(self.generator, self.tokenizer, told, grid, self.sampling, levels)
+
+    @torch.no_grad()
+    def belief(self, clips: ClipSet, seen: Seen) -> Belief:
+        return belief_of(self.generator, seen, self._told(clips))
 
     def global_paths(self) -> list[str]:
         return self.generator.global_paths()
@@ -138,6 +136,12 @@ class ModelAccess:
     @property
     def _blocks(self) -> list[Block]:
         return [b for b in self.generator.network.backbone.blocks if isinstance(b, Block)]
+
+    def _told(self, clips: ClipSet) -> Condition:
+        assert clips.locations is not None
+        clips.locations.refuse_outside()
+        places, device = clips.locations.all_given(), next(self.generator.parameters()).device
+        return Condition.of(clips.classes, clips.values, places).to(device)
 
     def _clean(self, clips: ClipSet) -> Latents:
         device = next(self.generator.parameters()).device
@@ -183,21 +187,6 @@ def inputs_of(modules: Sequence[nn.Module]) -> abc.Generator[list[Tensor], None,
             hook.remove()
 
 
-def state_at(objective: Objective, clean: Latents, level: float, rng: Rng) -> State:
-    """`clean` with each position hidden with the probability that the schedule has at `level`, or
-    noised up to `level`."""
-    levels = clean.values.new_full((len(clean),), level)
-    if isinstance(objective, Masked):
-        shown = rng.fold("shown").uniform(*clean.grid)
-        visible = shown >= objective.masking.share(levels)[:, None, None, None]
-        return replace(objective.start(clean, visible, rng), level=levels)
-    assert isinstance(objective, Noised)
-    nothing = torch.zeros(clean.values.shape[:-1], dtype=torch.bool, device=levels.device)
-    noise = objective.start(clean, nothing, rng).latents.values
-    mixed = objective.path.at(levels[:, None, None, None, None]).mix(clean.values, noise)
-    return State(Latents(mixed), nothing, levels)
-
-
 def quality_of(
     objective: Objective, belief: Float[Tensor, "b T H W o"], shown: Shown
 ) -> Float[Tensor, " b"]:
@@ -215,22 +204,24 @@ def look_inside(
     pipeline: Pipeline,
     folder: Path,
     subject: Subject,
-    probes: Sequence[base.Config],
+    probes: Sequence[base_network.Config],
     *,
     every_checkpoint: bool,
 ) -> dict[str, Findings]:
-    """What `probes` find in a run's network; in older checkpoints, under ``step-<n>/``. One that
-    cannot look at these clips says why."""
-    assert pipeline.generator is not None
+    """What `probes` find in a run's network; in older checkpoints, if all or the probe's own
+    settings ask for it, under ``step-<n>/``. One that cannot look at these clips says why."""
+    assert pipeline.generator is not None and isinstance(pipeline.run, GeneratorRun)
     found: dict[str, Findings] = {}
     newest, *older = reversed(checkpoints(folder))
-    for checkpoint in [newest, *(older if every_checkpoint else [])]:
+    again = [p for p in probes if every_checkpoint or p.checkpoints == "all"]
+    for checkpoint in [newest, *(older if again else [])]:
         generator = copy.deepcopy(pipeline.generator)
         fill(generator, load_file(checkpoint / "ema.safetensors"), folder)
-        seen = replace(subject, model=ModelAccess(generator, pipeline.tokenizer))
+        model = ModelAccess(generator, pipeline.tokenizer, pipeline.run.sampling)
+        seen = replace(subject, model=model)
         step = checkpoint.name.removeprefix("checkpoint-")
         prefix = "" if checkpoint == newest else f"step-{step}/"
-        for config in probes:
+        for config in probes if checkpoint == newest else again:
             try:
                 new = config.build(subject.split.factors).run(seen)
             except UserError as error:

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from vidcomp.evaluation.judge import judge_digest, judge_name, judge_of
 from vidcomp.evaluation.locality_maps import draw_maps
 from vidcomp.evaluation.model_access import look_inside
 from vidcomp.evaluation.samples import generator_of, read_samples, sample_run
+from vidcomp.evaluation.seen import training_latents
 from vidcomp.media import write_bytes
 from vidcomp.pipeline import reconstruct
 from vidcomp.probes import base_features, base_network, locality
@@ -112,7 +113,8 @@ def probe_run(
     if prototypes is not None:
         sets["prototype"] = clip_set(prototypes, "scoring", _MAX_PROTOTYPES)
     sets["samples"] = read_samples(samples)
-    subject = Subject(sets, split)
+    latents = cache(partial(training_latents, pipeline.tokenizer, dataset, split))
+    subject = Subject(sets, split, latents=latents)
 
     judged = judge.run(subject)
     inside = [config for config in also if isinstance(config, base_network.Config)]

@@ -6,12 +6,15 @@ consequences for D as numbers, this project's own [OWN]; each is zero, but the d
 for a denoiser of CPC data whose regions fit into the window. See `base_locality` for the letters.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from vidcomp.probes.base_locality import Belief, Probes, Reach, Scenes, divergence
 from vidcomp.probes.base_maps import Maps
+from vidcomp.seeding import Rng
 
 
 def removals(belief: Belief) -> Float[Tensor, "b n N"]:
@@ -23,6 +26,37 @@ def removals(belief: Belief) -> Float[Tensor, "b n N"]:
         without = belief.at(given=scenes.given & ~belief.alone(k))
         changes[:, k] = belief.change(full, without) * scenes.asked.flatten(1)
     return changes
+
+
+def newcomers(scenes: Scenes, window: int, rng: Rng) -> Scenes:
+    """The same with one object each, which x does not show: it stands in the middle of a drawn
+    cell, in all frames. Its window lies inside the frame and meets that of no object; where there
+    is no such cell, it is not given."""
+    grid, device = scenes.grid, scenes.x.device
+    away = scenes.distances().masked_fill(~scenes.given[..., None], torch.inf).amin(1)
+    nearest = away.unflatten(1, grid).amin(1)  # b H W: as near as one ever comes
+    lines, columns = (torch.arange(size, device=device) + 0.5 for size in grid[1:])
+    to_edge = [
+        torch.minimum(x, size - x) for x, size in zip((lines, columns), grid[1:], strict=True)
+    ]
+    inside = torch.minimum(to_edge[0][:, None], to_edge[1]) >= window / 2
+    free = (nearest >= window) & inside
+    drawn = rng.fold("newcomer").uniform(*grid[1:]).masked_fill(~free, 0).flatten(1).argmax(1)
+    point = torch.stack([columns[drawn % grid.w] / grid.w, lines[drawn // grid.w] / grid.h], dim=-1)
+    points = point[:, None, None].expand(-1, scenes.points.shape[1], -1, -1)
+    return replace(scenes, points=points, given=free.flatten(1).any(1, keepdim=True))
+
+
+def insertions(belief: Belief, new: Scenes) -> Float[Tensor, "b 1 N"]:
+    """H_i of `newcomers`: how far D changes if it is told of one more object."""
+    scenes = belief.scenes
+    points = torch.cat([scenes.points, new.points], dim=2)
+    # Both times with room for it: sums over more objects may be rounded in another way.
+    without, told = (
+        belief.at(points=points, given=torch.cat([scenes.given, there], dim=1))
+        for there in (torch.zeros_like(new.given), new.given)
+    )
+    return (belief.change(without, told) * scenes.asked.flatten(1))[:, None]
 
 
 def leakage(changes: Float[Tensor, "b n N"], scenes: Scenes, window: int) -> Float[Tensor, " b"]:

@@ -20,7 +20,7 @@ channels of what is shown, `o` of a belief.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -30,10 +30,21 @@ from torch import Tensor
 
 from vidcomp.probes.base_subject import ClipSet
 from vidcomp.seeding import Rng
-from vidcomp.types import Grid
+from vidcomp.types import Grid, Latents, State
 from vidcomp.world.locations import shown
 
 Codebooks = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a generator is shown of scenes at one level: `state`, behind which are the latents
+    `clean`; and `swapped`, the same with the scene before in each one's place: the same positions
+    hidden, or noise of its own, which is as likely."""
+
+    clean: Latents
+    state: State
+    swapped: State
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,8 @@ class Scenes:
     place, noised to the same level or with the same hidden. `shown` marks where x holds data,
     `asked` where a prediction is wanted. `points` are as in `world.locations.Locations`.
 
-    `clean` are the latents behind x, which has alpha clean + sigma noise of them.
+    `clean` are the latents behind x, which has alpha clean + sigma noise of them; on a sampler's
+    path, the sample that it ends at, and x goes its own way.
     """
 
     x: Float[Tensor, "b T H W e"]
@@ -86,19 +98,27 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Belief:
-    """A denoiser at work on `scenes`: `of(x, points, given)` is D, with gradients. It has
-    `codebooks` if D are the log-probabilities of their codes, one codebook after the other."""
+    """A denoiser at work on `scenes`: `of(x, points, given)` is D, with gradients; it may be told
+    of more points than the scenes have. It has `codebooks` if D are the log-probabilities of their
+    codes, one codebook after the other."""
 
     scenes: Scenes
     of: Callable[[Tensor, Tensor, Tensor], Float[Tensor, "b T H W o"]]
     codebooks: Codebooks = ()
 
     @torch.no_grad()
-    def at(self, *, x: Tensor | None = None, given: Tensor | None = None) -> Float[Tensor, "b N o"]:
+    def at(
+        self,
+        *,
+        x: Tensor | None = None,
+        points: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Float[Tensor, "b N o"]:
         """D, of something else than the scenes if asked, in double precision."""
         scenes = self.scenes
         x, given = scenes.x if x is None else x, scenes.given if given is None else given
-        return self.of(x, scenes.points, given).flatten(1, 3).double()
+        points = scenes.points if points is None else points
+        return self.of(x, points, given).flatten(1, 3).double()
 
     def change(
         self, before: Float[Tensor, "b N o"], after: Float[Tensor, "b N o"]
@@ -139,11 +159,19 @@ class Reach:
 class Opened(Protocol):
     """A generator that can be asked what it believes."""
 
-    def belief(self, clips: ClipSet, level: float) -> Belief:
-        """Of these clips, told of all their objects. Raises UserError for places outside."""
+    def seen(self, clips: ClipSet, levels: Sequence[float]) -> list[Seen]:
+        """These clips, noised or hidden as in training."""
         ...
 
-    def latents(self, clips: ClipSet) -> Float[Tensor, "b T H W d"]: ...
+    def path(self, clips: ClipSet, levels: Sequence[float]) -> list[Seen]:
+        """The states of its own sampler, without guidance and asked for the objects of these
+        clips, as it goes past each level: the last one that is not beyond."""
+        ...
+
+    def belief(self, clips: ClipSet, seen: Seen) -> Belief:
+        """Of what it is shown, told of all objects of these clips. Raises UserError for places
+        outside."""
+        ...
 
     def global_paths(self) -> list[str]:
         """Every way from anywhere to an output; none, if locality is enforced."""

@@ -9,7 +9,7 @@ They are slow and not about samples, so they are asked by name only.
 
 import itertools
 from abc import ABC, abstractmethod
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,10 +27,12 @@ NUM_SHUFFLES = 5
 
 
 class Config(base.Config, ABC):
-    """`level`: how much of a clip is shown, on the schedule of the objective. `clips`: at most."""
+    """`level`: how much of a clip is shown, on the schedule of the objective. `clips`: at most.
+    `checkpoints`: the last one, or all that are left."""
 
     level: Annotated[float, Field(ge=0, lt=1)] = 0.5
     clips: PositiveInt = 800
+    checkpoints: Literal["last", "all"] = "last"
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

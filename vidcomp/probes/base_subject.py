@@ -5,7 +5,7 @@ Both are protocols here and classes in `vidcomp.evaluation`: a probe knows neith
 is loaded nor which network makes the features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -90,12 +90,14 @@ class Space(Protocol):
 class Subject:
     """What a probe is asked about. `sets` has keys among ``real``, ``reconstruction``, ``samples``
     and ``prototype``, real clips with the prototypes' values; row i of ``reconstruction`` is row i
-    of ``real``. `model` is given to who looks inside, `space` to who asks how alike clips are."""
+    of ``real``. `model` is given to who looks inside, `space` to who asks how alike clips are;
+    `latents`, of what the model may have learned from, are made for who asks."""
 
     sets: Mapping[str, ClipSet]
     split: Split
     model: Model | None = None
     space: Space | None = None
+    latents: Callable[[], Float[Tensor, "n T H W d"]] | None = None
 
 
 def rows_by_level(split: Split, clips: ClipSet) -> dict[str, Bool[Tensor, " b"]]:

@@ -4,18 +4,25 @@ For the second paper (arXiv:2509.16447). Numbers are this project's own [OWN], d
 `base_locality` (maps) and `base_composition` (objects). For every level, from nothing shown to all:
 
 ``pixels/...``: extents of the maps of gradients, ``perturbed/...`` of finite differences.
-``leakage``: the share of what objects do that lies outside their windows; ``leakage_gradient``: the
-same of gradients. ``diagonal``, ``additivity``, ``swap``: is each object treated on its own?
+``leakage``: the share of what objects do that lies outside their windows, where what one does is
+how far the prediction changes when it is no longer told of; ``insert_leakage``: the same of one
+more object, told of where the scene shows none; ``leakage_gradient``: the same of gradients.
+``diagonal``, ``additivity``, ``swap``: is each object treated on its own?
 ``enforced``: the share of scenes in which everything from outside the network's own window counts
 for exactly nothing; only of networks in which that is so by construction.
 
-Sources are the ``network``; and two that say what is no merit of it: an ``untrained`` one, and
-``wiener``, the best linear denoiser of the clips. Chance is a map that is the same everywhere. n
-counts scenes: all numbers are means over a scene's probes first.
+Sources are the ``network``; and two that say what is no merit of it: an ``untrained`` one, shown
+the same, and ``wiener``, the best linear denoiser of the clips that were trained on. Chance is a
+map that is the same everywhere. n counts scenes: all numbers are means over a scene's probes first.
 
-The network is told the places of all objects and asked without guidance. Scenes are real clips,
-noised or hidden as in training, or (``scenes: samples``) its own, noised again: where sampling adds
-noise that is how its own trajectory is distributed.
+The network is told the places of all objects and asked without guidance. `scenes` are
+
+- ``real``: clips that nothing was trained on, noised or hidden as in training;
+- ``samples``: the run's own samples, however they were drawn, noised or hidden again in that way;
+- ``path``: what the run's own sampler goes through, without guidance, when it is asked for the
+  objects of the real clips: at each level its last state that is not beyond (it stops at few). So
+  its own mistakes are there, and hidden is what it leaves for later. For ``wiener``, where the path
+  ends is noised or hidden again.
 """
 
 from typing import Annotated, Literal
@@ -31,7 +38,9 @@ from vidcomp.probes.base_composition import (
     additivity,
     diagonal_share,
     gradient_leakage,
+    insertions,
     leakage,
+    newcomers,
     nothing_beyond,
     region_matrix,
     removals,
@@ -39,7 +48,7 @@ from vidcomp.probes.base_composition import (
 )
 from vidcomp.probes.base_locality import Belief, Opened, Reach, choose_probes
 from vidcomp.probes.base_maps import aligned_maps, extents, gradient_maps, perturbed_maps
-from vidcomp.probes.base_nulls import MOST_CLIPS, Wiener
+from vidcomp.probes.base_nulls import Wiener
 from vidcomp.seeding import Rng
 from vidcomp.world.factors import Factors
 
@@ -66,14 +75,15 @@ Level = Annotated[float, Field(ge=0, lt=1)]
 
 class Config(base_network.Config):
     """`clips`: how many scenes, of `objects` from so many to so many each. `also_at`: levels beside
-    `level`. `probes`: positions of each scene that are looked at; `perturbed`: that are replaced,
-    one by one. `draws`: passes back for each probe. `window`: what counts as near, in cells.
+    `level`. `scenes`: see the module's text. `probes`: positions of each scene that are looked at;
+    `perturbed`: that are replaced, one by one. `draws`: passes back for each probe. `window`: what
+    counts as near, in cells.
     """
 
     clips: PositiveInt = 16
     also_at: tuple[Level, ...] = (0.1, 0.3, 0.7, 0.9)
     objects: Annotated[tuple[int, int], AfterValidator(_from_one)] = (2, 3)
-    scenes: Literal["real", "samples"] = "real"
+    scenes: Literal["real", "samples", "path"] = "real"
     probes: PositiveInt = 64
     perturbed: PositiveInt = 16
     draws: PositiveInt = 2
@@ -90,29 +100,35 @@ class Locality(Probe):
         self.config = config
 
     def run(self, subject: Subject) -> Findings:
-        model = _opened(subject.model)
-        for source in ("real", self.config.scenes):
-            if source not in subject.sets:
-                raise UserError(f"locality looks at {source} clips; there are none")
-        clips = self._scenes(subject.sets[self.config.scenes])
-        training = _of_training(subject)
-        wiener = Wiener.of(model.latents(training))
-        num = len(training.video)
+        model, on_path = _opened(subject.model), self.config.scenes == "path"
+        of_whom = "real" if on_path else self.config.scenes
+        if of_whom not in subject.sets:
+            raise UserError(f"locality looks at {of_whom} clips; there are none")
+        if subject.latents is None:
+            raise UserError(
+                "locality compares with a linear denoiser of the clips that were trained on, and "
+                "none were given; score the run by tools/probe.py, which takes them from its data"
+            )
+        clips = self._scenes(subject.sets[of_whom])
+        latents = subject.latents()
+        wiener, num = Wiener.of(latents), len(latents)
         few = f"a covariance of {num} clips" if num < _ENOUGH_CLIPS else ""
         untrained, paths = model.untrained(), model.global_paths()
         if paths:
             print(f"locality is not enforced, so it is only measured: {'; '.join(paths)}")
         findings = Findings()
-        for level in sorted({self.config.level, *self.config.also_at}):
-            belief = model.belief(clips, level)
+        levels = sorted({self.config.level, *self.config.also_at})
+        views = (model.path if on_path else model.seen)(clips, levels)
+        for level, seen in zip(levels, views, strict=True):
+            belief = model.belief(clips, seen)
             sources = {
                 "network": belief,
-                "untrained": untrained.belief(clips, level),
+                "untrained": untrained.belief(clips, seen),
                 "wiener": wiener.belief(belief.scenes),
             }
+            reach = None if paths else model.reach(float(seen.state.level[0]))
             for source, asked in sources.items():
-                reach = model.reach(level) if source == "network" and not paths else None
-                found = measure(asked, self.config, reach)
+                found = measure(asked, self.config, reach if source == "network" else None)
                 prefix = f"{source}/{level:g}"
                 flag = few if source == "wiener" else ""
                 for key, score in found.scores.items():
@@ -165,9 +181,11 @@ def measure(belief: Belief, config: Config, reach: Reach | None = None) -> Findi
         even = extents(where.double().expand_as(found), at, scenes.grid, window=window)
         for key, values in extents(found, at, scenes.grid, window=window).items():
             _add(findings, f"{name}/{key}", values.nanmean(1), even[key].nanmean(1))
-    everywhere = (asked & scenes.given[..., None]).double().expand_as(changes)
-    evenly = leakage(everywhere, scenes, window)
-    _add(findings, "leakage", leakage(changes, scenes, window), evenly)
+    new = newcomers(scenes, window, rng)
+    of_new = insertions(belief, new)
+    for key, made, by in (("leakage", changes, scenes), ("insert_leakage", of_new, new)):
+        everywhere = (asked & by.given[..., None]).double().expand_as(made)
+        _add(findings, key, leakage(made, by, window), leakage(everywhere, by, window))
     _add(findings, "leakage_gradient", gradient_leakage(maps, probes, scenes, window))
     _add(findings, "diagonal", diagonal_share(regions, scenes), 1 / scenes.given.sum(1))
     for key, values in additivity(belief).items():
@@ -194,10 +212,3 @@ def _add(findings: Findings, key: str, values: Tensor, chance: Tensor | None = N
         if chance is not None:
             score = score._replace(chance=float(chance[known].mean()))
         findings.scores[key] = score
-
-
-def _of_training(subject: Subject) -> ClipSet:
-    """Fresh clips of what was trained on, as many as the Wiener denoiser takes."""
-    clips = subject.sets["real"]
-    seen = subject.split.seen(clips.classes, clips.values).nonzero()[:, 0]
-    return clips[seen[:MOST_CLIPS]]

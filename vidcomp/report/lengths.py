@@ -5,49 +5,49 @@ Drawn from the scores of the probes `counting` and `locality`; nothing is shown 
 asked. The second paper gives pictures and no such numbers: all of this is the project's own.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import matplotlib
-import numpy as np
-import torch
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from scipy import stats
 
 from vidcomp.report.collect import Group, ScoredRun, World
+from vidcomp.report.correlation import Correlation, rank_correlation
 from vidcomp.report.figures import INK, ROW_IN, SETTINGS, WIDTH_IN, Picture, level_colour, svg
 from vidcomp.report.reading import trial_records
-from vidcomp.report.records import REAL, SAMPLES, ScoreRecord
-from vidcomp.seeding import Rng
+from vidcomp.report.records import REAL, SAMPLES, ScoreRecord, TrialRecord
 
 COUNTING, LOCALITY = "counting", "locality"
 AREA = f"{SAMPLES}/n/area"
 SOURCES = {"network": "-", "untrained": ":", "wiener": "--"}
-_RESAMPLED = 2000
+_HOW_MANY = {"clips_per_level", "batch_size", "seed"}
+"""Settings of sampling that change how many clips are drawn, or which, but not how."""
 
 Scores = Mapping[str, ScoreRecord]
 
 
-class Correlation(NamedTuple):
-    """Spearman's rho with its 95 % percentile interval over resampled runs; not numbers for fewer
-    than four of them."""
+class Point(NamedTuple):
+    """A checkpoint of a run; `small` if it is not the last."""
 
-    rho: float
-    low: float
-    high: float
+    leakage: float
+    recall: float
+    small: bool
 
 
 @dataclass(frozen=True)
 class Together:
-    """Leakage and generalisation over `n` runs."""
+    """Leakage and generalisation over so many `runs` and, with older ones, `checkpoints`; `last`:
+    over the runs' last ones alone, where training is equally long."""
 
     correlation: Correlation
-    n: int
+    last: Correlation
+    runs: int
+    checkpoints: int
     picture: Picture
 
 
@@ -68,40 +68,67 @@ def leakages(world: World) -> list[Picture]:
 
 def together(world: World) -> Together | None:
     """Leakage where little of a clip is shown yet, against the mean recall above the trained
-    counts: a point for each run."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    for group in world.groups:
-        for run in group.runs:
-            leak, area = _leakage(run, "network"), _counting(run).get(AREA)
-            if leak and area is not None and area.value is not None:
-                points.setdefault(group.label, []).append((leak[0][1], area.value))
-    every = [point for of_group in points.values() for point in of_group]
-    if len(every) < 2:
+    counts: a point for each run, and a small one for each older checkpoint that has both."""
+    of_groups = {group.label: [_points(run) for run in group.runs] for group in world.groups}
+    runs = [points for of_group in of_groups.values() for points in of_group if points]
+    count = sum(len(points) for points in runs)
+    if count < 2:
         return None
-    found = rank_correlation(every)
+    every = rank_correlation([[(p.leakage, p.recall) for p in points] for points in runs])
+    last = [[(p.leakage, p.recall) for p in points if not p.small] for points in runs]
+    said = f"Leakage against recall above the trained counts, {len(runs)} runs"
+    title = f"each point is a run, {len(runs)} in all"
+    if count > len(runs):
+        said += f", {count} checkpoints"
+        title += f"; small ones are older checkpoints: {count} points"
+    picture = Picture(title, _scatter(of_groups), f"{said}.")
+    return Together(every, rank_correlation(last), len(runs), count, picture)
+
+
+def _points(run: ScoredRun) -> list[Point]:
+    """Of those checkpoints of a run that have both numbers."""
+    areas = {"": _counting(run).get(AREA)}
+    for trial in trial_records(run.beside).values():
+        if trial.checkpoint is not None and _is_drawn_alike(trial):
+            areas[f"step-{trial.checkpoint}/"] = trial.scores.get(AREA)
+    found: list[Point] = []
+    for prefix, area in areas.items():
+        leak = _leakage(run, f"{prefix}network")
+        if leak and area is not None and area.value is not None:
+            found.append(Point(leak[0][1], area.value, bool(prefix)))
+    return found
+
+
+def _is_drawn_alike(trial: TrialRecord) -> bool:
+    return trial.weights == "averaged" and trial.settings.keys() <= _HOW_MANY
+
+
+def _scatter(of_groups: Mapping[str, Sequence[list[Point]]]) -> str:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(2 * WIDTH_IN, 1.5 * ROW_IN), layout="constrained")
         axes = figure.subplots()
         markers = "osD^v<>PX*hd"
         colours = matplotlib.colormaps["tab20"]
-        for k, (label, of_group) in enumerate(points.items()):
-            x, y = zip(*of_group, strict=True)
+        shown = {label: runs for label, runs in of_groups.items() if any(runs)}
+        for k, (label, runs) in enumerate(shown.items()):
             marker, colour = markers[k % len(markers)], to_hex(colours(k % 20))
-            axes.scatter(x, y, s=22, label=label, marker=marker, color=colour)
+            # The small ones first and without a label, so that the legend's marker is a large one.
+            for small, size, name in ((True, 6, None), (False, 22, label)):
+                every = itertools.chain.from_iterable(runs)
+                of_size = [(p.leakage, p.recall) for p in every if p.small == small]
+                axes.scatter(*_columns(of_size), s=size, label=name, marker=marker, color=colour)
         axes.set_xlabel("leakage at the lowest level")
         axes.set_ylabel("recall above the trained counts")
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        source = svg(figure)
-    said = f"Leakage against recall above the trained counts, {len(every)} runs."
-    return Together(found, len(every), Picture("each point is a run", source, said))
+        return svg(figure)
 
 
 def _recall(group: Group, world: World) -> Picture:
     lines = [_by_count(_counting(run)) for run in group.runs]
     trials = {
         name: [_by_count(trial_records(run.beside)[name].scores) for run in group.runs]
-        for name in trial_records(group.runs[0].beside)
-        if all(name in trial_records(run.beside) for run in group.runs)
+        for name, trial in trial_records(group.runs[0].beside).items()
+        if trial.checkpoint is None and all(name in trial_records(r.beside) for r in group.runs)
     }
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_IN, ROW_IN), layout="constrained")
@@ -192,12 +219,13 @@ def ceiling(world: World) -> list[tuple[float, float]]:
 
 
 def _leakage(run: ScoredRun, source: str) -> list[tuple[float, float]]:
-    """By level, from the lowest."""
+    """By level, from the lowest. `source`: in older checkpoints, as ``step-500/network``."""
     found: list[tuple[float, float]] = []
     for path, score in run.scores.get(LOCALITY, {}).items():
         words = path.split("/")
-        if words[0] == source and words[2:] == ["leakage"] and score.value is not None:
-            found.append((float(words[1]), score.value))
+        of_source = "/".join(words[:-2]) == source and words[-1] == "leakage"
+        if of_source and score.value is not None:
+            found.append((float(words[-2]), score.value))
     return sorted(found)
 
 
@@ -211,22 +239,3 @@ def _mean(lines: Sequence[list[tuple[float, float]]]) -> list[tuple[float, float
 
 def _columns(line: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in line], [y for _, y in line]
-
-
-def rank_correlation(points: Sequence[tuple[float, float]]) -> Correlation:
-    """Of the two coordinates."""
-    x, y = np.array(points).T
-    if len(points) < 4 or len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
-        return Correlation(math.nan, math.nan, math.nan)
-    draws = Rng.make(0, "resampled runs", torch.arange(_RESAMPLED))
-    drawn: list[float] = []
-    for rows in draws.integers(len(points), len(points)).numpy():
-        if len(set(x[rows].tolist())) > 1 and len(set(y[rows].tolist())) > 1:
-            drawn.append(_spearman(x[rows], y[rows]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Correlation(_spearman(x, y), float(low), float(high))
-
-
-def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Pearson's correlation of the ranks, where ties share theirs."""
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])

@@ -50,6 +50,7 @@ def trial_records(beside: dict[str, Any]) -> dict[str, TrialRecord]:
         name: TrialRecord(
             settings=found["asked"]["set"],
             weights=found["asked"]["weights"],
+            checkpoint=found["asked"].get("checkpoint"),
             joint={k: ScoreRecord.model_validate(s) for k, s in found["joint"].items()},
             scores={k: ScoreRecord.model_validate(s) for k, s in found.get("scores", {}).items()},
         )

@@ -55,11 +55,12 @@ class CeilingRecord(Record):
 
 
 class TrialRecord(Record):
-    """Samples beside a run's own: drawn with other settings, or from the weights as trained.
-    `scores`: all of a judge that needs no fitting."""
+    """Samples beside a run's own: drawn with other settings, from the weights as trained, or from
+    an older `checkpoint`. `scores`: all of a judge that needs no fitting."""
 
     settings: dict[str, Any]
     weights: str
+    checkpoint: int | None = None
     joint: dict[str, ScoreRecord]
     scores: dict[str, ScoreRecord] = {}
 

@@ -93,7 +93,7 @@ def compared(runs: Iterable[RunRecord]) -> list[Compared]:
 
 
 def _raw(run: RunRecord) -> list[TrialRecord]:
-    return [trial for trial in run.trials.values() if trial.weights == "raw"]
+    return [t for t in run.trials.values() if t.weights == "raw" and t.checkpoint is None]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -42,18 +42,19 @@ class Size(Settings):
 
 
 class Trial(Settings):
-    """Samples that are only scored, beside the run's own: `set` are keys of ``sampling``; no
-    `levels` are all, and no `cells` too."""
+    """Samples that are only scored, beside the run's own: `set` are keys of ``sampling``;
+    `checkpoint` is the step of an older one; no `levels` are all, and no `cells` too."""
 
     set: Overrides = {}
     weights: Literal["averaged", "raw"] = "averaged"
+    checkpoint: PositiveInt | None = None
     levels: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
 
 
 class Also(Settings):
     """A probe that is asked by name only: of which `cells` (none are all), with `set` for its
-    settings. A list alone is the cells."""
+    settings, such as ``checkpoints: all``. A list alone is the cells."""
 
     cells: tuple[str, ...] = ()
     set: Overrides = {}

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from vidcomp.config import UserError, explain, nearest, read_yaml
+from vidcomp.config import UserError, nearest, read_yaml
 from vidcomp.datasets.base import DataConfig, DataRoot
-from vidcomp.evaluation import ProbeFit, Scoring
+from vidcomp.evaluation import ProbeFit
 from vidcomp.evaluation.judge import judge_of
 from vidcomp.models.backbone import BackboneConfig
 from vidcomp.models.generator import Generator
@@ -24,8 +22,9 @@ from vidcomp.probes.base import PROBES
 from vidcomp.report.claims import Asked
 from vidcomp.runs import GeneratorRun, TokenizerRun, load_run
 from vidcomp.study.cells import axes_of, cells_of, resolve
+from vidcomp.study.checks import check_also, check_claims, check_trials
 from vidcomp.study.config import Cell, StudyConfig, Trial, World, require_name
-from vidcomp.study.scoring import Trials, tried_sampling
+from vidcomp.study.scoring import Trials
 from vidcomp.study.tuning import Tuned, load_tuned, trials_of
 from vidcomp.world.factors import Factors
 from vidcomp.world.splits import Split
@@ -140,11 +139,11 @@ def make_plan(config: StudyConfig) -> Plan:
     check_also(config, names)
     worlds = [plan_world(name, config.worlds[name], Path(config.store)) for name in world_names]
     planned = [plan_cell(config, cell, world, tuned) for world in worlds for cell in cells]
-    for of_cell in planned:
-        check_trials(of_cell, trials)
+    for p in planned:
+        check_trials(trials, cell=p.cell.name, run=p.run, world=p.world.name, split=p.world.split)
     several = len(worlds) > 1
     runs = [with_seed(p, seed, config, several) for seed in config.run_seeds for p in planned]
-    check_claims(config, names, worlds)
+    check_claims(config, names, {world.name: world.split for world in worlds})
     left_out = [f"{name}: left out at this size" for name in dict.fromkeys(config.omitted)]
     return Plan(config, tuple(worlds), tuple(cells), tuple(runs), tuned, tuple(left_out), trials)
 
@@ -213,51 +212,6 @@ def with_seed(planned: PlannedRun, seed: int, config: StudyConfig, several: bool
         run=run,
         folder=Path(config.store) / f"generator-{run.name}-{run.digest}",
     )
-
-
-def check_trials(planned: PlannedRun, trials: Mapping[str, Trial]) -> None:
-    """Raises UserError if a trial cannot be drawn from a run."""
-    for name, trial in trials.items():
-        tried_sampling(planned.run.sampling, trial)
-        for level in trial.levels:
-            require_level(level, planned.world, f"trial {name}")
-
-
-def check_also(config: StudyConfig, cells: Mapping[str, Cell]) -> None:
-    """Raises UserError if there is no such probe or cell."""
-    try:
-        asked = [{"name": name, **also.set} for name, also in config.also.items()]
-        Scoring.model_validate({"probe": "", "also": asked})
-    except ValidationError as error:
-        raise UserError(f"study {config.name}: {explain(error)}") from None
-    looked = {f"also {probe}": also.cells for probe, also in config.also.items()}
-    tried = {f"trial {name}": trial.cells for name, trial in config.trials.items()}
-    for asker, looked_at in {**looked, **tried}.items():
-        for cell in looked_at:
-            require_name(cell, cells, f"{asker}: cell")
-
-
-def check_claims(
-    config: StudyConfig, cells: Mapping[str, Cell], worlds: list[PlannedWorld]
-) -> None:
-    """Raises UserError if a claim names a cell, world or level that there is not."""
-    for name, claim in config.claims.items():
-        for cell in (*claim.higher, *claim.lower):
-            require_name(cell, cells, f"claim {name}: cell")
-        for world in claim.worlds:
-            require_name(world, config.worlds, f"claim {name}: world")
-        for world in worlds:
-            if claim.measure.of != "probe" and world.name in (claim.worlds or (world.name,)):
-                require_level(claim.measure.level, world, f"claim {name}")
-
-
-def require_level(level: str, world: PlannedWorld, asker: str) -> None:
-    """Raise UserError if no clip of a world can be at `level`."""
-    if level not in world.split.level_names:
-        raise UserError(
-            f"{asker}: no clip of world {world.name} is at {level!r} of its split; "
-            f"legal: {', '.join(world.split.level_names)}"
-        )
 
 
 def _refuse_other_data(theirs: DataConfig, ours: DataConfig, path: str, data: str) -> None:

@@ -1,9 +1,10 @@
 """Scoring a run of a study: its scores, and beside them what comparisons need to be believed.
 
-``RUN/beside.json`` holds `trials` (samples with other settings, or from the weights as trained
-instead of their average) and `fallback`: of the failures on a level that the judge reads as one
-combination in every frame, the share where that is a trained one. A generator that fails by drawing
-what it knows has a high share; guessing gives that of trained combinations among the wrong ones.
+``RUN/beside.json`` holds `trials` (samples with other settings, or from other weights: those as
+trained instead of their average, or those of an older checkpoint) and `fallback`: of the failures
+on a level that the judge reads as one combination in every frame, the share where that is a
+trained one. A generator that fails by drawing what it knows has a high share; guessing gives that
+of trained combinations among the wrong ones.
 
 All in one process, because starting one takes seconds, and a study has hundreds.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vidcomp.config import RootSettings, UserError, explain
 from vidcomp.evaluation import Scoring, judge_digest, probe_run
@@ -115,9 +117,8 @@ def known_beside(folder: Path, probe: str) -> dict[str, Any]:
 
 def missing_trials(beside: Mapping[str, Any], trials: Mapping[str, Trial]) -> list[str]:
     """The names of those without a result."""
-    asked = {name: trial.model_dump(mode="json") for name, trial in trials.items()}
-    known = beside["trials"]
-    return [name for name in trials if known.get(name, {}).get("asked") != asked[name]]
+    known = {name: Trial.model_validate(found["asked"]) for name, found in beside["trials"].items()}
+    return [name for name, trial in trials.items() if known.get(name) != trial]
 
 
 def _named(asked: str | dict[str, Any]) -> str:
@@ -131,6 +132,20 @@ def tried_sampling(sampling: SamplingConfig, trial: Trial) -> SamplingConfig:
         return SamplingConfig.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"sampling of a trial: {explain(error)}") from None
+
+
+def tried_weights(folder: Path, trial: Trial) -> dict[str, Tensor]:
+    """The weights that a trial draws from; raises UserError if that checkpoint is not there."""
+    left = {int(path.name.removeprefix("checkpoint-")): path for path in checkpoints(folder)}
+    step = max(left) if trial.checkpoint is None else trial.checkpoint
+    if step not in left:
+        raise UserError(
+            f"no checkpoint of step {step} in {folder}; left are {', '.join(map(str, left))}: name "
+            "one of these, or train it again with a larger train.keep_checkpoints"
+        )
+    kind = "model" if trial.weights == "raw" else "ema"
+    weights = load_file(left[step] / f"{kind}.safetensors")
+    return {name: w for name, w in weights.items() if not name.startswith("jepa.")}
 
 
 def _makers(folder: Path, probe: str) -> dict[str, str]:
@@ -174,11 +189,9 @@ def try_out(
     that needs no fitting, all its scores."""
     generator, split = pipeline.generator, pipeline.split
     assert generator is not None
-    if trial.weights == "raw":
-        weights = load_file(newest_checkpoint(folder) / "model.safetensors")
+    if trial.weights == "raw" or trial.checkpoint is not None:
         generator = copy.deepcopy(generator)
-        kept = {name: w for name, w in weights.items() if not name.startswith("jepa.")}
-        fill(generator, kept, folder)
+        fill(generator, tried_weights(folder, trial), folder)
     sampling = tried_sampling(run.sampling, trial)
     levels = trial.levels or split.level_names
     asked = asked_condition(folder, pipeline, run, sampling, levels)
