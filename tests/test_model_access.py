@@ -228,8 +228,8 @@ def test_trained_networks_are_looked_into(
     pipeline = Pipeline.load(folder, device="cpu")
     subject = Subject({"real": world[0]}, world[1])
     configs = [PROBES.config(name) for name in ("heads", "circuits", "layers")]
-    found = look_inside(pipeline, folder, subject, configs, every_checkpoint=False)
-    again = look_inside(pipeline, folder, subject, configs, every_checkpoint=False)
+    found = look_inside(pipeline, folder, subject, configs)
+    again = look_inside(pipeline, folder, subject, configs)
     assert found == again
     for source in ("network", "untrained"):
         assert {f"{source}/layer/0", f"{source}/layer/1"} <= found["heads"].scores.keys()
@@ -255,7 +255,8 @@ def test_they_are_asked_by_name_in_every_checkpoint_if_wanted(
     assert run_tool("probe", run, f"probe={judge}") == 0
     assert not json.loads((run / "scores.json").read_text())["scores"].keys() & set(inside_probes())
 
-    words = [f"probe={judge}", "also=[heads,{name: layers, level: 0.2}]", "checkpoints=all"]
+    asked = "also=[{name: heads, checkpoints: all},{name: layers, level: 0.2, checkpoints: all}]"
+    words = [f"probe={judge}", asked]
     assert run_tool("probe", run, *words) == 0
     scores = json.loads((run / "scores.json").read_text())["scores"]
     assert "circuits" not in scores and "oracle" in scores
@@ -281,6 +282,6 @@ def test_a_probe_that_cannot_look_says_why_and_the_others_do(
     pipeline = Pipeline.load(maskgit, device="cpu")
     few = Subject({"real": rows_of(world[0], 5)}, world[1])
     configs = [PROBES.config(name) for name in ("circuits", "layers")]
-    found = look_inside(pipeline, maskgit, few, configs, every_checkpoint=False)
+    found = look_inside(pipeline, maskgit, few, configs)
     assert list(found) == ["layers"]
     assert "probe circuits was not asked: circuits compares" in capsys.readouterr().out

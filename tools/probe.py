@@ -4,15 +4,16 @@ examples:
   python tools/probe.py fit configs/probes/smoke.yaml out=runs/probe
   python tools/probe.py runs/smoke probe=runs/probe
   python tools/probe.py runs/counting probe=counting
-  python tools/probe.py runs/smoke probe=runs/probe also=[heads,circuits,layers] checkpoints=all
+  python tools/probe.py runs/smoke probe=runs/probe also=[heads,circuits]
+  python tools/probe.py runs/smoke probe=runs/probe 'also=[{name: layers, checkpoints: all}]'
   python tools/probe.py runs/smoke probe=runs/probe also=[retrieval,frechet,memory] features=own
 
 Samples that are missing are drawn first, as the run's `sampling` says. Every score stands beside
 its ceilings: the same judge on real clips and on their reconstructions. The judge must have been
 fitted on the run's dataset, so that the clips of the ceilings are new to it; one that needs no
-fitting, counting or oracle, is named. Probes of the
-network's inside are asked by name only, in the last checkpoint or in all; so are those of a feature
-space, whose network is the project's own, FILE.pt (TorchScript), or hf:NAME (transformers).
+fitting, counting or oracle, is named. Probes of the network's inside are asked by name only, or
+with settings, such as to look into all checkpoints that are left. So are those of a feature space,
+whose network is the project's own, FILE.pt (TorchScript), or hf:NAME (transformers).
 """
 
 from vidcomp.cli import command
@@ -37,7 +38,6 @@ def main(verb: str, target: str, overrides: list[str]) -> None:
         Path(asked.probe),
         also=asked.also,
         features=asked.features,
-        every_checkpoint=asked.checkpoints == "all",
     )
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for line in summary(json.loads(path.read_text())):

@@ -205,15 +205,13 @@ def look_inside(
     folder: Path,
     subject: Subject,
     probes: Sequence[base_network.Config],
-    *,
-    every_checkpoint: bool,
 ) -> dict[str, Findings]:
-    """What `probes` find in a run's network; in older checkpoints, if all or the probe's own
-    settings ask for it, under ``step-<n>/``. One that cannot look at these clips says why."""
+    """What `probes` find in a run's network; in older checkpoints, of those that ask for all, under
+    ``step-<n>/``. One that cannot look at these clips says why."""
     assert pipeline.generator is not None and isinstance(pipeline.run, GeneratorRun)
     found: dict[str, Findings] = {}
     newest, *older = reversed(checkpoints(folder))
-    again = [p for p in probes if every_checkpoint or p.checkpoints == "all"]
+    again = [p for p in probes if p.checkpoints == "all"]
     for checkpoint in [newest, *(older if again else [])]:
         generator = copy.deepcopy(pipeline.generator)
         fill(generator, load_file(checkpoint / "ema.safetensors"), folder)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -68,13 +68,11 @@ def _by_name(raw: Any) -> Any:
 class Scoring(RootSettings):
     """What scoring a run is told. `probe`: the folder of a fitted judge, or the name of one that
     needs no fitting. `also`: probes of the network's inside or of a feature space, by name or with
-    settings; `checkpoints`: in which of those that are left the former look; `features`: the space
-    of the latter (`evaluation.extractors`)."""
+    settings; `features`: the space of the latter (`evaluation.extractors`)."""
 
     probe: str
     also: tuple[Annotated[SerializeAsAny[ByName], BeforeValidator(_by_name)], ...] = ()
     features: str = OWN
-    checkpoints: Literal["last", "all"] = "last"
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +91,6 @@ def probe_run(
     *,
     also: Sequence[ByName] = (),
     features: str = OWN,
-    every_checkpoint: bool = False,
 ) -> Path:
     """Score a run's samples, real clips and their reconstructions; write ``RUN/scores.json``.
 
@@ -125,7 +122,7 @@ def probe_run(
     found = {
         name: judged,
         **ask_others(subject, folder, judge=name),
-        **look_inside(pipeline, folder, subject, inside, every_checkpoint=every_checkpoint),
+        **look_inside(pipeline, folder, subject, inside),
         **in_space.findings,
     }
     scores = {asked: _plain(findings.scores) for asked, findings in found.items()}
