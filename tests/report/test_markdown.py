@@ -9,6 +9,7 @@ from vidcomp.report.claims import Asked, Claim, judge_claims
 from vidcomp.report.markdown import accuracies, claims, markdown
 from vidcomp.report.records import (
     REAL,
+    RECONSTRUCTION,
     CeilingRecord,
     LevelRecord,
     ReportRecord,
@@ -21,14 +22,14 @@ ROOT = Path(__file__).parents[2]
 STUDIES = sorted(ROOT.glob("assets/*_study.json"))
 
 
-def score(value: float | None) -> ScoreRecord:
-    return ScoreRecord(value=value, low=0.0, high=1.0, n=200)
+def score(value: float | None, low: float = 0.0) -> ScoreRecord:
+    return ScoreRecord(value=value, low=low, high=1.0, n=200)
 
 
 def run(cell: str, seed: int, value: float | None, unreadable: float | None = None) -> RunRecord:
     unread = None if unreadable is None else score(unreadable)
     level = LevelRecord(joint=score(value), per_factor={}, per_frame=[], unreadable=unread)
-    ceiling = {"level-2": CeilingRecord(joint=score(1.0))}
+    ceiling = {"level-2": CeilingRecord(joint=score(1.0, low=0.98))}
     return RunRecord(
         name=f"{cell}-s{seed}",
         cell=cell,
@@ -36,7 +37,8 @@ def run(cell: str, seed: int, value: float | None, unreadable: float | None = No
         seed=seed,
         steps=1000,
         scores={"level-2": level},
-        ceilings={REAL: ceiling, "reconstruction": {}},
+        tokenizer="fsq" if cell == "a" else "kl",
+        ceilings={REAL: ceiling, RECONSTRUCTION: ceiling},
     )
 
 
@@ -57,10 +59,15 @@ RUNS = [
 
 def test_a_cell_is_the_mean_of_its_seeds_with_their_interval() -> None:
     mean, low, high = t_interval(ours)
-    _, _, ceiling, _, row, other = accuracies(record(RUNS), "w").splitlines()
+    *_, row, other = accuracies(record(RUNS), "w").splitlines()
     assert row == f"| a (3) | {mean:.0%} [{low:.0%}, {high:.0%}] | 20% [20%, 20%] |"
     assert other.endswith("| – |"), "scores from before unreadable frames were counted"
-    assert ceiling == "| ceiling: real clips | 100% [100%, 100%] |  |"
+
+
+def test_a_ceiling_has_the_interval_of_its_clips_which_all_seeds_share() -> None:
+    _, _, *ceilings, _, _ = accuracies(record(RUNS), "w").splitlines()
+    names = ("real clips", "reconstructed by fsq", "reconstructed by kl")
+    assert ceilings == [f"| ceiling: {name} | 100% [98%, 100%] |  |" for name in names]
 
 
 def test_intervals_of_shares_end_at_0_and_1() -> None:
@@ -69,9 +76,9 @@ def test_intervals_of_shares_end_at_0_and_1() -> None:
     assert t_interval([0.0, 0.02, 0.5]).low < 0
 
 
-def test_one_seed_has_no_interval_and_none_has_a_dash() -> None:
+def test_one_seed_has_its_own_interval_and_no_number_is_a_dash() -> None:
     (*_, row) = accuracies(record([run("a", 0, 0.5)]), "w").splitlines()
-    assert row.startswith("| a (1) | 50% |")
+    assert row.startswith("| a (1) | 50% [0%, 100%] |")
     (*_, row) = accuracies(record([run("a", 0, None)]), "w").splitlines()
     assert row.startswith("| a (1) | – |")
 

@@ -15,7 +15,7 @@ from vidcomp.report.records import (
     RunRecord,
     ScoreRecord,
 )
-from vidcomp.report.rule import t_interval
+from vidcomp.report.tables import Cell
 
 
 def markdown(record: ReportRecord) -> str:
@@ -25,16 +25,20 @@ def markdown(record: ReportRecord) -> str:
 
 
 def accuracies(record: ReportRecord, world: str) -> str:
-    """Joint accuracy in one world by cell and level: the mean over seeds with its 95 % t-interval,
-    and the share of frames in which nothing could be read; above them the ceilings."""
+    """Joint accuracy in one world by cell and level, as `Cell` has it, and the share of frames in
+    which nothing could be read; above them the ceilings, which all runs on a tokenizer share."""
     runs = [run for run in record.runs if run.world == world and run.scores]
     levels = list(dict.fromkeys(level for run in runs for level in run.scores))
+    first_of = {run.tokenizer: run for run in reversed(runs)}
     rows = [["joint accuracy", *levels, f"unreadable, {levels[-1]}" if levels else ""]]
-    for source, said in ((REAL, "ceiling: real clips"), (RECONSTRUCTION, "ceiling: reconstructed")):
-        rows.append([said, *_row(runs, levels, _ceiling(source)), ""])
+    rows.append(["ceiling: real clips", *_row(runs[:1], levels, _ceiling(REAL)), ""])
+    for run in runs:
+        if first_of[run.tokenizer] is run:
+            found = _row([run], levels, _ceiling(RECONSTRUCTION))
+            rows.append([f"ceiling: reconstructed by {run.tokenizer}", *found, ""])
     for cell in dict.fromkeys(run.cell for run in runs):
         of_cell = [run for run in runs if run.cell == cell]
-        unread = [_share(of_cell, _unreadable(levels[-1]))]
+        unread = _row(of_cell, levels[-1:], _unreadable)
         rows.append([f"{cell} ({len(of_cell)})", *_row(of_cell, levels, _joint), *unread])
     return _table(rows)
 
@@ -64,23 +68,21 @@ def _ceiling(source: str) -> Look:
     return look
 
 
-def _unreadable(level: str) -> Callable[[RunRecord], ScoreRecord | None]:
-    return lambda run: run.scores[level].unreadable if level in run.scores else None
+def _unreadable(run: RunRecord, level: str) -> ScoreRecord | None:
+    return run.scores[level].unreadable if level in run.scores else None
 
 
 def _row(runs: Sequence[RunRecord], levels: Sequence[str], look: Look) -> list[str]:
-    return [_share(runs, lambda run, level=level: look(run, level)) for level in levels]
+    found = [[score for run in runs if (score := look(run, level))] for level in levels]
+    return [_share(Cell(tuple(scores))) for scores in found]
 
 
-def _share(runs: Sequence[RunRecord], look: Callable[[RunRecord], ScoreRecord | None]) -> str:
-    scores = [score for run in runs if (score := look(run)) is not None]
-    values = [score.value for score in scores if score.value is not None]
-    if not values:
+def _share(cell: Cell) -> str:
+    if cell.value is None:
         return "–"
-    mean, low, high = t_interval(values)
-    if low != low:
-        return f"{mean:.0%}"
-    return f"{mean:.0%} [{max(low, 0):.0%}, {min(high, 1):.0%}]"
+    if cell.low is None or cell.high is None:
+        return f"{cell.value:.0%}"
+    return f"{cell.value:.0%} [{cell.low:.0%}, {cell.high:.0%}]"
 
 
 def _claim(found: ClaimRecord) -> str:
